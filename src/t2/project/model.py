@@ -1,0 +1,236 @@
+"""What the authors of a project declared, as frozen values.
+
+Nothing here knows Dagster, dbt's Python, a clock or a database. `manifest.py` makes these values
+from dbt's manifest; everything else in T2 reads them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import Enum
+from functools import cached_property
+from typing import Literal
+
+
+class Grain(str, Enum):
+    """The length of a partition's window."""
+
+    HOUR = "hour"
+    DAY = "day"
+    WEEK = "week"
+    MONTH = "month"
+    YEAR = "year"
+
+    @property
+    def rank(self) -> int:
+        """0 for hour to 4 for year: a higher rank is coarser."""
+        return list(Grain).index(self)
+
+
+@dataclass(frozen=True)
+class Partitioning:
+    """How a table is cut into windows of event time.
+
+    `begin` is a naive wall time in `timezone`, floored to the grain (weeks start on Monday).
+    Hours are always hours of UTC: a local wall clock has an hour that happens twice a year.
+    """
+
+    grain: Grain
+    begin: datetime
+    event_time: str
+    timezone: str = "UTC"
+
+
+@dataclass(frozen=True)
+class Upstream:
+    """The upstream window of one edge: which partitions of `key` one partition reads.
+
+    A partition with the window [start, end) reads the partitions of `key` that overlap
+    [start - lookback own windows, end). For a self reference the window ends at `start`.
+    `through` names the views and ephemeral models between, nearest first.
+    """
+
+    key: str
+    lookback: int = 0
+    through: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column as the project documents it."""
+
+    name: str
+    data_type: str | None = None
+    description: str = ""
+
+
+@dataclass(frozen=True)
+class Test:
+    """One dbt test on a table or source: a Dagster asset check.
+
+    `kind` is the generic test's name (`not_null`, `dbt_utils.equal_rowcount`) or `singular`.
+    `per_partition` tests look at the partitions of a run only; others at the whole table.
+    `row_wise` tests that find no failing row in several partitions at once prove each of them.
+    """
+
+    __test__ = False  # not a pytest class
+
+    unique_id: str
+    name: str
+    key: str
+    kind: str
+    severity: Literal["error", "warn"]
+    column: str | None = None
+    description: str = ""
+    per_partition: bool = False
+    row_wise: bool = False
+    file: str = ""
+
+    @property
+    def blocking(self) -> bool:
+        """Whether a failure holds back what reads the partition."""
+        return self.severity == "error"
+
+
+@dataclass(frozen=True)
+class Backfill:
+    """How many partitions one run may build and how many runs of the table may be active at once."""
+
+    partitions_per_run: int = 1
+    concurrency: int = 1
+
+
+@dataclass(frozen=True)
+class Retries:
+    """How often a failed partition is tried again for the same inputs and code, and after how long.
+
+    The wait doubles with each attempt.
+    """
+
+    attempts: int = 1
+    wait_seconds: int = 30
+
+
+@dataclass(frozen=True)
+class Monitor:
+    """How T2 looks at a source table to see which partitions have landed.
+
+    `sql` is the author's own query with the columns `partition` and, optionally, `fingerprint`.
+    Without it, a partition has landed when the newest event time has passed its end plus `grace_seconds`.
+    `enabled=False`: landed partitions are reported from outside only.
+    """
+
+    every_seconds: int = 30
+    grace_seconds: int = 0
+    sql: str | None = None
+    enabled: bool = True
+
+
+@dataclass(frozen=True)
+class Table:
+    """A dbt model, seed or snapshot: a Dagster asset with the key [schema, name].
+
+    `key` is "schema/name". `partitioning` is None for a table that is built as a whole.
+    `code_version` covers the SQL, the macros it calls, its configuration and its ephemeral parents.
+    `relation` is the rendered name in the warehouse.
+    """
+
+    key: str
+    unique_id: str
+    name: str
+    schema: str
+    database: str | None
+    kind: Literal["model", "seed", "snapshot"]
+    materialized: str
+    relation: str
+    file: str
+    code_version: str
+    partitioning: Partitioning | None = None
+    upstreams: tuple[Upstream, ...] = ()
+    tests: tuple[Test, ...] = ()
+    columns: tuple[Column, ...] = ()
+    description: str = ""
+    tags: tuple[str, ...] = ()
+    group: str | None = None
+    owners: tuple[str, ...] = ()
+    automation: Literal["eager", "manual"] = "eager"
+    backfill: Backfill = field(default_factory=Backfill)
+    retries: Retries = field(default_factory=Retries)
+
+    @property
+    def is_view(self) -> bool:
+        """A view holds no data of its own: it changes with its code, never with its inputs."""
+        return self.materialized == "view"
+
+    @property
+    def reads_itself(self) -> bool:
+        """Whether a partition reads earlier partitions of the same table, so they are built in order."""
+        return any(upstream.key == self.key for upstream in self.upstreams)
+
+    @property
+    def follows_code(self) -> bool:
+        """Whether a new code version alone is a reason to build again: views and seeds, whose code is all they are."""
+        return self.is_view or self.kind == "seed"
+
+
+@dataclass(frozen=True)
+class Source:
+    """A dbt source table: the raw layer, an asset that T2 looks at and does not build."""
+
+    key: str
+    unique_id: str
+    name: str
+    schema: str
+    database: str | None
+    source_name: str
+    relation: str
+    file: str
+    partitioning: Partitioning | None = None
+    tests: tuple[Test, ...] = ()
+    columns: tuple[Column, ...] = ()
+    description: str = ""
+    tags: tuple[str, ...] = ()
+    owners: tuple[str, ...] = ()
+    loaded_at: str | None = None
+    monitor: Monitor = field(default_factory=Monitor)
+
+
+@dataclass(frozen=True)
+class Project:
+    """A whole dbt project. `tables` are in dependency order; both mappings are keyed by "schema/name".
+
+    `root` is the absolute project directory, `manifest` the content-addressed manifest that the
+    runtime loads, `fingerprint` the hash of everything that was parsed.
+    """
+
+    name: str
+    root: str
+    profiles_dir: str
+    target: str
+    adapter: str
+    fingerprint: str
+    manifest: str
+    dbt_version: str
+    tables: Mapping[str, Table]
+    sources: Mapping[str, Source]
+
+    @cached_property
+    def downstream(self) -> Mapping[str, tuple[str, ...]]:
+        """Each table's or source's readers (itself excluded), in dependency order."""
+        readers: dict[str, list[str]] = {key: [] for key in (*self.sources, *self.tables)}
+        for table in self.tables.values():
+            for key in dict.fromkeys(upstream.key for upstream in table.upstreams):
+                if key != table.key:
+                    readers[key].append(table.key)
+        return {key: tuple(names) for key, names in readers.items()}
+
+    def node(self, key: str) -> Table | Source:
+        """Return the table or source with the key "schema/name"; KeyError if there is none."""
+        return self.tables[key] if key in self.tables else self.sources[key]
+
+    def nodes(self) -> Iterator[Table | Source]:
+        """Sources first, then tables in dependency order."""
+        yield from self.sources.values()
+        yield from self.tables.values()
