@@ -1,0 +1,206 @@
+"""Grids: a table's partitions numbered 0, 1, 2 … from its begin, and how two grids overlap.
+
+All boundaries are UTC epoch seconds. Days and longer grains are cut at local midnights of the
+table's time zone, so a day has 23 or 25 hours where the clocks change; hours are hours of UTC.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import date, datetime, timedelta, timezone
+from functools import lru_cache
+from zoneinfo import ZoneInfo
+
+import numpy as np
+from numpy.typing import NDArray
+
+from t2.errors import NotFound
+from t2.project.model import Grain, Partitioning
+
+HOUR_FORMAT = "%Y-%m-%d-%H:%M"
+DAY_FORMAT = "%Y-%m-%d"
+
+Ints = NDArray[np.int64]
+
+
+class Grid:
+    """The partitions of one table: `Grid.of(partitioning)` gives the shared instance."""
+
+    def __init__(self, partitioning: Partitioning) -> None:
+        self.grain = partitioning.grain
+        self.timezone = partitioning.timezone
+        self._zone = ZoneInfo("UTC" if self.grain is Grain.HOUR else partitioning.timezone)
+        self._begin = floor(self.grain, partitioning.begin)
+        self._boundaries: Ints = np.empty(0, np.int64)
+
+    @staticmethod
+    @lru_cache(maxsize=None)
+    def of(partitioning: Partitioning) -> Grid:
+        """Return the grid of a partitioning; grids with the same cut are the same object."""
+        return _grid(partitioning.grain, floor(partitioning.grain, partitioning.begin), partitioning.timezone)
+
+    def count(self, now: datetime) -> int:
+        """Return how many partitions are over at `now` (aware)."""
+        instant = int(now.timestamp())
+        guess = max(self._ordinal(now.astimezone(self._zone).replace(tzinfo=None)) + 2, 1)
+        return int(np.searchsorted(self.boundaries(guess)[1:], instant, side="right"))
+
+    def boundaries(self, count: int) -> Ints:
+        """Return the `count + 1` boundaries of the first `count` partitions, in UTC epoch seconds."""
+        if len(self._boundaries) < count + 1:
+            self._boundaries = self._cut(max(count + 1, 2 * len(self._boundaries)))
+        return self._boundaries[: count + 1]
+
+    def key(self, index: int) -> str:
+        """Return Dagster's key of a partition: `2013-01-01-05:00` for hours, else its first day."""
+        return self._wall(index).strftime(HOUR_FORMAT if self.grain is Grain.HOUR else DAY_FORMAT)
+
+    def keys(self, indices: Iterable[int]) -> list[str]:
+        """Return the keys of many partitions."""
+        return [self.key(int(index)) for index in indices]
+
+    def index(self, key: str) -> int:
+        """Return the number of the partition with a key; NotFound if the table has no such partition."""
+        index = self._index(key)
+        if index < 0:
+            raise NotFound(
+                f"there is no {self.grain.value} partition {key!r}",
+                hint=f"the first is {self.key(0)!r}, the next {self.key(1)!r}",
+            )
+        return index
+
+    def indices(self, keys: Sequence[str]) -> Ints:
+        """Return the numbers of many keys, -1 for those that are none of this grid's."""
+        return np.fromiter((self._index(key) for key in keys), np.int64, len(keys))
+
+    def window(self, first: int, last: int | None = None) -> tuple[datetime, datetime]:
+        """Return the half-open window of the partitions `first` to `last`, in UTC."""
+        last = first if last is None else last
+        edges = self.boundaries(last + 1)
+        return _utc(edges[first]), _utc(edges[last + 1])
+
+    def back(self, instant: datetime, partitions: int) -> datetime:
+        """Return the start of the partition that lies `partitions` before the one that starts at `instant`.
+
+        It may lie before `begin`.
+        """
+        wall = instant.astimezone(self._zone).replace(tzinfo=None)
+        return self._instant(_shift(self.grain, wall, -partitions))
+
+    def local(self, instant: datetime) -> datetime:
+        """Return the naive wall time of an instant on this table's clock: what its event time column holds."""
+        return instant.astimezone(self._zone).replace(tzinfo=None)
+
+    def widen(self, start: datetime, end: datetime) -> tuple[datetime, datetime]:
+        """Return the smallest window of whole partitions that holds [start, end)."""
+        low = self._instant(floor(self.grain, self.local(start)))
+        high = self._instant(floor(self.grain, self.local(end)))
+        if high < end:
+            high = self._instant(_shift(self.grain, self.local(high), 1))
+        return low, high
+
+    def at(self, instant: datetime) -> int:
+        """Return the number of the partition whose window holds an instant; negative before `begin`."""
+        return self._ordinal(floor(self.grain, self.local(instant)))
+
+    def _ordinal(self, wall: datetime) -> int:
+        begin = self._begin
+        if self.grain is Grain.HOUR:
+            return int((wall - begin).total_seconds() // 3600)
+        if self.grain in (Grain.DAY, Grain.WEEK):
+            return (wall.date() - begin.date()).days // (7 if self.grain is Grain.WEEK else 1)
+        months = (wall.year - begin.year) * 12 + wall.month - begin.month
+        return months if self.grain is Grain.MONTH else wall.year - begin.year
+
+    def _wall(self, index: int) -> datetime:
+        return _shift(self.grain, self._begin, index)
+
+    def _instant(self, wall: datetime) -> datetime:
+        return wall.replace(tzinfo=self._zone).astimezone(timezone.utc)
+
+    def _cut(self, length: int) -> Ints:
+        if self._zone.key == "UTC" and self.grain in (Grain.HOUR, Grain.DAY, Grain.WEEK):
+            step = {Grain.HOUR: 3600, Grain.DAY: 86400, Grain.WEEK: 7 * 86400}[self.grain]
+            return int(self._instant(self._begin).timestamp()) + step * np.arange(length, dtype=np.int64)
+        walls = (self._instant(self._wall(index)).timestamp() for index in range(length))
+        return np.fromiter((int(instant) for instant in walls), np.int64, length)
+
+    def _index(self, key: str) -> int:
+        wall = _parse(self.grain, key)
+        if wall is None or wall < self._begin or floor(self.grain, wall) != wall:
+            return -1
+        return self._ordinal(wall)
+
+
+@lru_cache(maxsize=None)
+def _grid(grain: Grain, begin: datetime, zone: str) -> Grid:
+    return Grid(Partitioning(grain, begin, event_time="", timezone=zone))
+
+
+@lru_cache(maxsize=4096)
+def overlap(reader: Grid, upstream: Grid, lookback: int, count: int, itself: bool = False) -> tuple[Ints, Ints]:
+    """Return, for the reader's first `count` partitions, the upstream's partitions they read as [low, high).
+
+    The window of partition i is [start - lookback own partitions, end), for a self reference it
+    ends at start. Partitions of the upstream before its begin do not exist and are left out; `high` may
+    lie beyond what the upstream has landed so far.
+    """
+    if itself:
+        own = np.arange(count, dtype=np.int64)
+        return np.maximum(own - lookback, 0), own
+    edges = reader.boundaries(count)
+    if reader is upstream:
+        own = np.arange(count, dtype=np.int64)
+        return np.maximum(own - lookback, 0), own + 1
+    starts = _starts_before(reader, edges, lookback)
+    needed = upstream.at(_utc(edges[-1])) + 2 if count else 1
+    upstream_edges = upstream.boundaries(max(needed, 1))
+    low = np.searchsorted(upstream_edges[1:], starts, side="right")
+    high = np.searchsorted(upstream_edges[:-1], edges[1:], side="left")
+    return low.astype(np.int64), np.maximum(high, low).astype(np.int64)
+
+
+def _starts_before(grid: Grid, edges: Ints, lookback: int) -> Ints:
+    """Return the starts of the windows of the first partitions, moved back by `lookback` own partitions."""
+    starts = edges[:-1].copy()
+    if lookback and len(starts):
+        starts[lookback:] = edges[:-1][: max(len(starts) - lookback, 0)]
+        for index in range(min(lookback, len(starts))):
+            starts[index] = int(grid.back(_utc(edges[index]), lookback).timestamp())
+    return starts
+
+
+def floor(grain: Grain, wall: datetime) -> datetime:
+    """Return the start of the window that holds a naive wall time; weeks start on Monday."""
+    if grain is Grain.HOUR:
+        return wall.replace(minute=0, second=0, microsecond=0)
+    day = wall.replace(hour=0, minute=0, second=0, microsecond=0)
+    if grain is Grain.WEEK:
+        return day - timedelta(days=day.weekday())
+    if grain is Grain.MONTH:
+        return day.replace(day=1)
+    return day.replace(month=1, day=1) if grain is Grain.YEAR else day
+
+
+def _shift(grain: Grain, wall: datetime, count: int) -> datetime:
+    if grain is Grain.HOUR:
+        return wall + timedelta(hours=count)
+    if grain in (Grain.DAY, Grain.WEEK):
+        return wall + timedelta(days=count * (7 if grain is Grain.WEEK else 1))
+    months = wall.year * 12 + wall.month - 1 + count * (12 if grain is Grain.YEAR else 1)
+    return wall.replace(year=months // 12, month=months % 12 + 1)
+
+
+def _parse(grain: Grain, key: str) -> datetime | None:
+    try:
+        if grain is Grain.HOUR:
+            if len(key) != 16 or key[10] != "-":
+                return None
+            return datetime.fromisoformat(f"{key[:10]}T{key[11:]}")
+        return datetime.combine(date.fromisoformat(key), datetime.min.time()) if len(key) == 10 else None
+    except ValueError:
+        return None
+
+
+def _utc(epoch: int | np.int64) -> datetime:
+    return datetime.fromtimestamp(int(epoch), timezone.utc)

@@ -1,0 +1,92 @@
+"""What the planner knows of the past: arrays over partitions, one bundle a table.
+
+The ledger fills these; the planner only reads them. Event ids are positions in Dagster's event log.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import IntEnum
+
+import numpy as np
+from numpy.typing import NDArray
+
+UNKNOWN_CODE = -1
+
+
+class Active(IntEnum):
+    """What runs now for a partition."""
+
+    NO = 0
+    QUEUED = 1
+    RUNNING = 2
+
+
+@dataclass
+class TableState:
+    """One table's or source's past; every array has one entry a partition (length 1 when unpartitioned).
+
+    `landed_id`, `as_of`, `failed_id`, `failed_as_of`: event ids, 0 where there is none.
+    `landed_at`, `failed_at`: epoch seconds, NaN where there is none.
+    `blocked`: a blocking check failed on the newest materialization, or its checks never ran.
+    `active`: `Active`. `code`, `failed_code`: ids of code versions in `State.codes`, UNKNOWN_CODE where unknown.
+    `failures`: failed attempts with the same code since the last landing, whatever the inputs.
+    `canceled`: the newest attempt was canceled by a person.
+    `active_runs`: how many runs that build this table have not ended.
+    """
+
+    landed_id: NDArray[np.int64]
+    as_of: NDArray[np.int64]
+    landed_at: NDArray[np.float64]
+    code: NDArray[np.int32]
+    blocked: NDArray[np.bool_]
+    active: NDArray[np.int8]
+    failed_id: NDArray[np.int64]
+    failed_as_of: NDArray[np.int64]
+    failed_at: NDArray[np.float64]
+    failed_code: NDArray[np.int32]
+    failures: NDArray[np.int32]
+    canceled: NDArray[np.bool_]
+    active_runs: int = 0
+
+    @classmethod
+    def empty(cls, count: int) -> TableState:
+        """Return the state of a table of which nothing is known yet."""
+        return cls(
+            landed_id=np.zeros(count, np.int64),
+            as_of=np.zeros(count, np.int64),
+            landed_at=np.full(count, np.nan),
+            code=np.full(count, UNKNOWN_CODE, np.int32),
+            blocked=np.zeros(count, np.bool_),
+            active=np.zeros(count, np.int8),
+            failed_id=np.zeros(count, np.int64),
+            failed_as_of=np.zeros(count, np.int64),
+            failed_at=np.full(count, np.nan),
+            failed_code=np.full(count, UNKNOWN_CODE, np.int32),
+            failures=np.zeros(count, np.int32),
+            canceled=np.zeros(count, np.bool_),
+        )
+
+    @property
+    def count(self) -> int:
+        """Number of partitions."""
+        return len(self.landed_id)
+
+    @property
+    def landed(self) -> NDArray[np.bool_]:
+        """Materialized, and no blocking check failed."""
+        return (self.landed_id > 0) & ~self.blocked
+
+
+@dataclass
+class State:
+    """The whole ledger as arrays: `tables` by key (sources too), `codes` by code version, `cursor` the last event id."""
+
+    tables: Mapping[str, TableState]
+    codes: Mapping[str, int] = field(default_factory=dict)
+    cursor: int = 0
+
+    def code_id(self, version: str) -> int:
+        """Return the id of a code version, UNKNOWN_CODE if nothing was ever built with it."""
+        return self.codes.get(version, UNKNOWN_CODE)
