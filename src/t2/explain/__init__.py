@@ -1,0 +1,1 @@
+"""Verdicts into sentences, trees and tables."""

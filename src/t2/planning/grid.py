@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from datetime import date, datetime, timedelta, timezone
-from functools import lru_cache
+from functools import cache, lru_cache
 from zoneinfo import ZoneInfo
 
 import numpy as np
@@ -34,7 +34,7 @@ class Grid:
         self._boundaries: Ints = np.empty(0, np.int64)
 
     @staticmethod
-    @lru_cache(maxsize=None)
+    @cache
     def of(partitioning: Partitioning) -> Grid:
         """Return the grid of a partitioning; grids with the same cut are the same object."""
         return _grid(partitioning.grain, floor(partitioning.grain, partitioning.begin), partitioning.timezone)
@@ -88,7 +88,7 @@ class Grid:
         return self._instant(_shift(self.grain, wall, -partitions))
 
     def local(self, instant: datetime) -> datetime:
-        """Return the naive wall time of an instant on this table's clock: what its event time column holds."""
+        """Return the naive wall time of an instant on this table's clock, as its event time column holds it."""
         return instant.astimezone(self._zone).replace(tzinfo=None)
 
     def widen(self, start: datetime, end: datetime) -> tuple[datetime, datetime]:
@@ -121,7 +121,8 @@ class Grid:
     def _cut(self, length: int) -> Ints:
         if self._zone.key == "UTC" and self.grain in (Grain.HOUR, Grain.DAY, Grain.WEEK):
             step = {Grain.HOUR: 3600, Grain.DAY: 86400, Grain.WEEK: 7 * 86400}[self.grain]
-            return int(self._instant(self._begin).timestamp()) + step * np.arange(length, dtype=np.int64)
+            steps: Ints = step * np.arange(length, dtype=np.int64)
+            return steps + int(self._instant(self._begin).timestamp())
         walls = (self._instant(self._wall(index)).timestamp() for index in range(length))
         return np.fromiter((int(instant) for instant in walls), np.int64, length)
 
@@ -132,13 +133,15 @@ class Grid:
         return self._ordinal(wall)
 
 
-@lru_cache(maxsize=None)
+@cache
 def _grid(grain: Grain, begin: datetime, zone: str) -> Grid:
     return Grid(Partitioning(grain, begin, event_time="", timezone=zone))
 
 
 @lru_cache(maxsize=4096)
-def overlap(reader: Grid, upstream: Grid, lookback: int, count: int, itself: bool = False) -> tuple[Ints, Ints]:
+def overlap(
+    reader: Grid, upstream: Grid, lookback: int, count: int, itself: bool = False
+) -> tuple[Ints, Ints]:
     """Return, for the reader's first `count` partitions, the upstream's partitions they read as [low, high).
 
     The window of partition i is [start - lookback own partitions, end), for a self reference it

@@ -30,10 +30,11 @@ class TableState:
     `landed_id`, `as_of`, `failed_id`, `failed_as_of`: event ids, 0 where there is none.
     `landed_at`, `failed_at`: epoch seconds, NaN where there is none.
     `blocked`: a blocking check failed on the newest materialization, or its checks never ran.
-    `active`: `Active`. `code`, `failed_code`: ids of code versions in `State.codes`, UNKNOWN_CODE where unknown.
+    `active`: `Active`. `code`, `failed_code`: ids of code versions (`State.codes`) or UNKNOWN_CODE.
     `failures`: failed attempts with the same code since the last landing, whatever the inputs.
     `canceled`: the newest attempt was canceled by a person.
     `active_runs`: how many runs that build this table have not ended.
+    `wiped_id`: event id of the newest wipe of the table, 0 if there was none.
     """
 
     landed_id: NDArray[np.int64]
@@ -49,6 +50,7 @@ class TableState:
     failures: NDArray[np.int32]
     canceled: NDArray[np.bool_]
     active_runs: int = 0
+    wiped_id: int = 0
 
     @classmethod
     def empty(cls, count: int) -> TableState:
@@ -81,7 +83,10 @@ class TableState:
 
 @dataclass
 class State:
-    """The whole ledger as arrays: `tables` by key (sources too), `codes` by code version, `cursor` the last event id."""
+    """The whole ledger as arrays.
+
+    `tables` by key, sources too; `codes`: ids by code version; `cursor`: the last event id.
+    """
 
     tables: Mapping[str, TableState]
     codes: Mapping[str, int] = field(default_factory=dict)

@@ -1,0 +1,195 @@
+"""The planner: `plan(project, state, now)` decides what to build; docs/planning.md is its rule book.
+
+Pure and vectorised: a table is a handful of arrays over its partitions, an edge is a few
+prefix sums. Nothing loops over partitions in Python except self-dependent tables, which are built in order.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime
+
+import numpy as np
+from numpy.typing import NDArray
+
+from t2.planning.grid import Grid, Ints
+from t2.planning.inputs import Bools, Inputs, Settled, inputs_of, range_max, window_of
+from t2.planning.requests import accept, chunks, request
+from t2.planning.state import UNKNOWN_CODE, Active, State, TableState
+from t2.planning.verdict import Outcome, Request
+from t2.project.model import Project, Source, Table
+
+MAX_REQUESTS = 100
+
+
+@dataclass
+class Plan:
+    """What one tick decided.
+
+    `outcomes`: for each table one `Outcome` a partition whose window is over. `stale`: landed or materialized
+    before, but an input or the code changed since. `next_change`: when the plan can change without a new
+    event (epoch seconds: a window ends, a retry falls due).
+    """
+
+    project: Project
+    state: State
+    now: datetime
+    outcomes: dict[str, NDArray[np.int8]]
+    stale: dict[str, Bools]
+    requests: tuple[Request, ...]
+    next_change: float
+    settled: dict[str, Settled] = field(repr=False, default_factory=dict)
+
+
+def plan(project: Project, state: State, now: datetime, *, max_requests: int = MAX_REQUESTS) -> Plan:
+    """Decide what to build at `now` (aware); pure, so that asking again gives the same answer."""
+    tick = _Tick(project, state, now)
+    for source in project.sources.values():
+        tick.source(source)
+    for table in project.tables.values():
+        tick.table(table)
+    return tick.finish(max_requests)
+
+
+class _Tick:
+    """The arrays of one tick while they are being worked out, table by table in dependency order."""
+
+    def __init__(self, project: Project, state: State, now: datetime) -> None:
+        self.project = project
+        self.state = state
+        self.now = now
+        self.epoch = now.timestamp()
+        self.settled: dict[str, Settled] = {}
+        self.outcomes: dict[str, NDArray[np.int8]] = {}
+        self.stale: dict[str, Bools] = {}
+        self.newest: dict[str, Ints] = {}
+        self.next_change = np.inf
+
+    def source(self, source: Source) -> None:
+        """Take a source as it is: T2 does not build it."""
+        past = self.state.tables[source.key]
+        none = np.zeros(past.count, np.bool_)
+        self.settled[source.key] = Settled(past, past.landed, none, none)
+        self._window_ends(source)
+
+    def table(self, table: Table) -> None:
+        """Find the outcome of every partition of a table, as if there were room for all that is ready."""
+        past = self.state.tables[table.key]
+        inputs = inputs_of(self.project, table, past.count, self.settled)
+        if table.reads_itself:
+            self._read_itself(table, past, inputs)
+        changed = self._changed(table, past, inputs)
+        outcome = np.full(past.count, Outcome.READY, np.int8)
+        retry_at = self._failures(table, past, inputs, outcome)
+        unchanged_block = past.blocked & (past.landed_id > 0) & ~changed & ~inputs.together
+        outcome[unchanged_block] = Outcome.BLOCKED
+        outcome[~inputs.complete] = Outcome.WAITING
+        if table.automation == "manual":
+            outcome[:] = Outcome.MANUAL
+        outcome[past.landed & ~changed & ~inputs.together] = Outcome.LANDED
+        # An input that comes in the same run makes a landed partition stale only if it can join that run.
+        outcome[past.landed & ~changed & (outcome != Outcome.READY)] = Outcome.LANDED
+        outcome[past.active == Active.QUEUED] = Outcome.QUEUED
+        outcome[past.active == Active.RUNNING] = Outcome.RUNNING
+        if table.reads_itself:
+            self._in_order(table, past, inputs, outcome)
+        self._settle(table, past, inputs, outcome, changed)
+        self._window_ends(table)
+        due = retry_at[outcome == Outcome.RETRYING]
+        self.next_change = min(self.next_change, float(due.min(initial=np.inf)))
+
+    def finish(self, max_requests: int) -> Plan:
+        """Cut what is ready into runs; what finds no room is held."""
+        ready = {
+            key: outcome == Outcome.READY
+            for key, outcome in self.outcomes.items()
+            if (outcome == Outcome.READY).any()
+        }
+        taken, held = accept(self.project, self.state, chunks(self.project, ready), max_requests)
+        for chunk in held:
+            for key in chunk.tables:
+                self.outcomes[key][chunk.first : chunk.last + 1] = Outcome.HELD
+        return Plan(
+            project=self.project,
+            state=self.state,
+            now=self.now,
+            outcomes=self.outcomes,
+            stale=self.stale,
+            requests=tuple(request(self.project, self.state, chunk, self.newest) for chunk in taken),
+            next_change=self.next_change,
+            settled=self.settled,
+        )
+
+    def _read_itself(self, table: Table, past: TableState, inputs: Inputs) -> None:
+        """Add the earlier partitions that each partition of a self-dependent table reads."""
+        for upstream in table.upstreams:
+            if upstream.key == table.key:
+                low, high = window_of(self.project, table, upstream, past.count)
+                np.maximum(inputs.newest, range_max(past.landed_id, low, high), out=inputs.newest)
+
+    def _changed(self, table: Table, past: TableState, inputs: Inputs) -> Bools:
+        changed: Bools = (past.landed_id > 0) & (inputs.newest > past.as_of)
+        if table.is_view:
+            changed = np.zeros(past.count, np.bool_)
+        code = past.code != self.state.code_id(table.code_version)
+        if table.follows_code:
+            changed |= code & (past.landed_id > 0)
+        changed |= past.blocked & (past.landed_id > 0) & code
+        return changed
+
+    def _failures(
+        self, table: Table, past: TableState, inputs: Inputs, outcome: NDArray[np.int8]
+    ) -> NDArray[np.float64]:
+        """Mark the partitions whose newest attempt failed and nothing changed since; return when each retries."""
+        failed = (
+            (past.failed_id > 0)
+            & np.isin(past.failed_code, (UNKNOWN_CODE, self.state.code_id(table.code_version)))
+            & (inputs.newest <= past.failed_as_of)
+            & ~inputs.together
+        )
+        exponent = np.clip(past.failures - 1, 0, 20)
+        retry_at: NDArray[np.float64] = past.failed_at + table.retries.wait_seconds * np.exp2(exponent)
+        used_up = past.canceled | (past.failures > table.retries.attempts)
+        outcome[failed & used_up] = Outcome.FAILED
+        outcome[failed & ~used_up & (retry_at > self.epoch)] = Outcome.RETRYING
+        return retry_at
+
+    def _in_order(self, table: Table, past: TableState, inputs: Inputs, outcome: NDArray[np.int8]) -> None:
+        """Keep one run's worth of a self-dependent table: partitions in order, each after those it reads."""
+        lookback = max(upstream.lookback for upstream in table.upstreams if upstream.key == table.key)
+        wanted = np.flatnonzero(outcome == Outcome.READY)
+        usable = past.landed & (outcome == Outcome.LANDED)
+        outcome[wanted] = Outcome.WAITING
+        if past.active_runs:
+            return
+        for start in wanted.tolist():
+            if usable[max(start - lookback, 0) : start].all():
+                buildable = inputs.complete & ~np.isin(outcome, (Outcome.FAILED, Outcome.RETRYING))
+                end = start + 1
+                while end < past.count and end - start < table.backfill.partitions_per_run and buildable[end]:
+                    end += 1
+                outcome[start:end] = Outcome.READY
+                return
+
+    def _settle(
+        self, table: Table, past: TableState, inputs: Inputs, outcome: NDArray[np.int8], changed: Bools
+    ) -> None:
+        ready = outcome == Outcome.READY
+        own = ready | (outcome == Outcome.RETRYING) | (past.active > 0)
+        busy = own | (inputs.busy & (table.automation == "eager"))
+        if table.reads_itself and busy.any():
+            # Each later partition reads an earlier one: all that follow will be built again.
+            busy[int(np.argmax(busy)) :] = True
+        if table.is_view:
+            busy = own
+        waits = changed & (outcome == Outcome.WAITING)
+        self.settled[table.key] = Settled(past, past.landed & ~busy & ~waits, busy, ready)
+        self.outcomes[table.key] = outcome
+        self.stale[table.key] = changed
+        self.newest[table.key] = inputs.newest
+
+    def _window_ends(self, node: Table | Source) -> None:
+        if node.partitioning is not None:
+            count = self.state.tables[node.key].count
+            edge = Grid.of(node.partitioning).boundaries(count + 1)[count + 1]
+            self.next_change = min(self.next_change, float(edge))

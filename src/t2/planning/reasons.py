@@ -1,0 +1,98 @@
+"""A plan read aloud: the verdict of one partition, worked out from the very arrays that decided it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from t2.planning.inputs import window_of
+from t2.planning.planner import Plan
+from t2.planning.verdict import Outcome, Reason, Verdict
+from t2.project.model import Source, Table, Upstream
+
+
+def verdict(plan: Plan, key: str, index: int) -> Verdict:
+    """Return the outcome of a table's partition (0 when unpartitioned) with the upstreams that explain it."""
+    table = plan.project.tables[key]
+    outcome = outcome_of(plan, key, index)
+    over = index < len(plan.outcomes[key])
+    reasons: tuple[Reason, ...] = ()
+    if outcome is Outcome.WAITING:
+        reasons = tuple(
+            reason for upstream in table.upstreams for reason in _missing(plan, table, upstream, index)
+        )
+    return Verdict(key, index, outcome, stale=over and bool(plan.stale[key][index]), reasons=reasons)
+
+
+def outcome_of(plan: Plan, key: str, index: int) -> Outcome:
+    """Return the outcome of a partition of a table or source; a source waits until its data has landed."""
+    node = plan.project.node(key)
+    if isinstance(node, Table):
+        known = plan.outcomes[key]
+        return Outcome(int(known[index])) if index < len(known) else Outcome.NOT_DUE
+    past = plan.state.tables[key]
+    if index >= past.count:
+        return Outcome.NOT_DUE
+    if past.landed[index]:
+        return Outcome.LANDED
+    return Outcome.BLOCKED if past.landed_id[index] else Outcome.WAITING
+
+
+def _missing(plan: Plan, table: Table, upstream: Upstream, index: int) -> Iterator[Reason]:
+    """Yield what one upstream still owes to a partition, as runs of partitions with the same outcome."""
+    if upstream.key == table.key:
+        yield from _earlier(plan, table, upstream, index)
+        return
+    offered = plan.settled[upstream.key]
+    node = plan.project.node(upstream.key)
+    if node.partitioning is None:
+        if not _serves(plan, table, node, offered.usable[0], offered.state.landed_id[0]):
+            yield Reason(upstream.key, outcome_of(plan, upstream.key, 0), 0, 0)
+        return
+    if table.partitioning is None:
+        owed = _owed_to_whole(plan, table, upstream.key)
+    else:
+        low, high = window_of(plan.project, table, upstream, len(plan.outcomes[table.key]))
+        owed = [
+            i
+            for i in range(int(low[index]), int(high[index]))
+            if i >= len(offered.usable) or not offered.usable[i]
+        ]
+    yield from _fold(plan, upstream.key, owed)
+
+
+def _serves(plan: Plan, table: Table, node: Table | Source, usable: bool, landed_id: int) -> bool:
+    if isinstance(node, Table) and node.is_view:
+        return landed_id > 0
+    if table.is_view:
+        return landed_id > 0
+    return bool(plan.state.tables[node.key].landed[0]) if table.partitioning else bool(usable)
+
+
+def _owed_to_whole(plan: Plan, table: Table, key: str) -> list[int]:
+    """Which partitions hold back a reader of the whole table: those that are blocked or about to change."""
+    offered = plan.settled[key]
+    state = offered.state
+    if table.is_view:
+        return [] if (state.landed_id > 0).any() else [0]
+    holds = offered.busy | (state.blocked & (state.landed_id > 0))
+    found: list[int] = np.flatnonzero(holds).tolist()
+    return found or ([] if state.landed.any() else [0])
+
+
+def _earlier(plan: Plan, table: Table, upstream: Upstream, index: int) -> Iterator[Reason]:
+    known = plan.outcomes[table.key]
+    owed = [i for i in range(max(index - upstream.lookback, 0), index) if known[i] != Outcome.LANDED]
+    yield from _fold(plan, table.key, owed)
+
+
+def _fold(plan: Plan, key: str, indices: list[int]) -> Iterator[Reason]:
+    """Fold neighbouring partitions with the same outcome into one reason."""
+    start = 0
+    outcomes = [outcome_of(plan, key, index) for index in indices]
+    for end in range(1, len(indices) + 1):
+        new = end == len(indices) or indices[end] != indices[end - 1] + 1 or outcomes[end] != outcomes[start]
+        if new:
+            yield Reason(key, outcomes[start], indices[start], indices[end - 1])
+            start = end
