@@ -88,7 +88,7 @@ class Grid:
         return self._instant(_shift(self.grain, wall, -partitions))
 
     def local(self, instant: datetime) -> datetime:
-        """Return the naive wall time of an instant on this table's clock, as its event time column holds it."""
+        """Return the naive wall time of an instant on this table's clock: what event time columns hold."""
         return instant.astimezone(self._zone).replace(tzinfo=None)
 
     def widen(self, start: datetime, end: datetime) -> tuple[datetime, datetime]:
@@ -122,7 +122,8 @@ class Grid:
         if self._zone.key == "UTC" and self.grain in (Grain.HOUR, Grain.DAY, Grain.WEEK):
             step = {Grain.HOUR: 3600, Grain.DAY: 86400, Grain.WEEK: 7 * 86400}[self.grain]
             steps: Ints = step * np.arange(length, dtype=np.int64)
-            return steps + int(self._instant(self._begin).timestamp())
+            steps += int(self._instant(self._begin).timestamp())
+            return steps
         walls = (self._instant(self._wall(index)).timestamp() for index in range(length))
         return np.fromiter((int(instant) for instant in walls), np.int64, length)
 

@@ -140,7 +140,7 @@ class _Tick:
     def _failures(
         self, table: Table, past: TableState, inputs: Inputs, outcome: NDArray[np.int8]
     ) -> NDArray[np.float64]:
-        """Mark the partitions whose newest attempt failed and nothing changed since; return when each retries."""
+        """Mark partitions whose newest attempt failed with nothing new since; return when each may retry."""
         failed = (
             (past.failed_id > 0)
             & np.isin(past.failed_code, (UNKNOWN_CODE, self.state.code_id(table.code_version)))

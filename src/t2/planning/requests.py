@@ -94,7 +94,7 @@ def _components(project: Project, keys: Sequence[str]) -> Iterator[list[str]]:
 def _cut(project: Project, component: list[str], ready: Mapping[str, Bools]) -> Iterator[Chunk]:
     """Cut a component where the set of ready tables changes, then to the smallest size allowed."""
     matrix = np.stack([ready[key] for key in component])
-    any_ready: list[bool] = matrix.any(axis=0).tolist()
+    any_ready = np.atleast_1d(matrix.any(axis=0))
     changes = np.flatnonzero((matrix[:, 1:] != matrix[:, :-1]).any(axis=0)) + 1
     edges = [0, *changes.tolist(), matrix.shape[1]]
     for low, high in itertools.pairwise(edges):
