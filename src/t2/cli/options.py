@@ -1,0 +1,100 @@
+"""Options and opening steps that the commands share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime, timezone
+from difflib import get_close_matches
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from t2.errors import NotFound
+
+if TYPE_CHECKING:
+    from t2.ledger.ledger import Ledger
+    from t2.planning.planner import Plan
+    from t2.project.model import Project
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def project_options(function: F) -> F:
+    """Add --project-dir, --profiles-dir and --target."""
+    for option in (
+        click.option("--target", help="Target of the dbt profile.  [default: the profile's]"),
+        click.option(
+            "--profiles-dir",
+            type=click.Path(file_okay=False, path_type=Path),
+            help="Directory of profiles.yml.  [default: the project's, else ~/.dbt]",
+        ),
+        click.option(
+            "--project-dir",
+            type=click.Path(exists=True, file_okay=False, path_type=Path),
+            default=Path(),
+            help="A directory inside the dbt project.  [default: this one]",
+        ),
+    ):
+        function = option(function)
+    return function
+
+
+format_option = click.option(
+    "--format", "output", type=click.Choice(["text", "json"]), default="text", show_default=True
+)
+
+
+def load(project_dir: Path, profiles_dir: Path | None, target: str | None) -> Project:
+    """Load the project, saying so when it takes long because dbt has to parse it."""
+    from t2.runtime.parsing import load_project
+
+    return load_project(project_dir, profiles_dir=profiles_dir, target=target)
+
+
+def open_ledger(project: Project) -> Ledger:
+    """Open the ledger of the project's Dagster instance (DAGSTER_HOME, else .t2 in the project)."""
+    from t2.ledger.ledger import Ledger
+    from t2.ledger.storage import locate
+    from t2.runtime.home import dagster_home
+
+    return Ledger(locate(dagster_home(Path(project.root))))
+
+
+def current_plan(project: Project, ledger: Ledger, now: datetime | None = None) -> Plan:
+    """Catch the ledger up with the event log and plan as the planner would at this moment."""
+    from t2.planning.planner import plan
+
+    while ledger.follow():
+        pass
+    now = now or datetime.now(timezone.utc)
+    return plan(project, ledger.state(project, now), now)
+
+
+def find_table(project: Project, name: str, *, sources: bool = False) -> str:
+    """Return the key of a table given as `name`, `schema.name` or `schema/name`."""
+    nodes = {**project.tables, **(project.sources if sources else {})}
+    wanted = name.replace(".", "/")
+    found = [key for key, node in nodes.items() if wanted in (key, node.name)]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        raise NotFound(f"{name!r} is the name of several tables", hint="use one of " + ", ".join(found))
+    near = get_close_matches(name, [node.name for node in nodes.values()], n=1)
+    raise NotFound(
+        f"the project {project.name} has no table {name!r}",
+        hint=f"did you mean {near[0]!r}?" if near else "`t2 parse` lists the tables",
+    )
+
+
+def find_partition(project: Project, key: str, partition: str) -> int:
+    """Return the number of a table's partition; a partition of an unpartitioned table is an error."""
+    from t2.planning.grid import Grid
+
+    partitioning = project.node(key).partitioning
+    if partitioning is None:
+        raise NotFound(f"{key} is not partitioned", hint="leave the partition out")
+    try:
+        return Grid.of(partitioning).index(partition)
+    except NotFound as error:
+        raise NotFound(f"{key}: {error.message}", hint=error.hint) from error

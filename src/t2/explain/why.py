@@ -1,0 +1,222 @@
+"""The planner's verdict read aloud: why a partition is or is not up to date, walked to the root causes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from datetime import datetime, timezone
+from typing import Any, Protocol
+
+from t2.planning.grid import Grid
+from t2.planning.inputs import window_of
+from t2.planning.planner import Plan
+from t2.planning.reasons import outcome_of, verdict
+from t2.planning.verdict import Outcome, Reason
+from t2.project.model import Source, Table
+
+FOLD = 10
+
+
+class Facts(Protocol):
+    """What the ledger knows beyond the planner's arrays: texts and names, fetched for the few causes that are shown."""
+
+    def failure(self, key: str, partition: str) -> str | None:
+        """Return the newest failed attempt's error."""
+
+    def failed_checks(self, key: str, partition: str) -> list[str]:
+        """Return the blocking checks that failed, each with its count of rows where known."""
+
+    def run_of(self, key: str, partition: str) -> str | None:
+        """Return the id of the run that landed a partition."""
+
+
+@dataclass(frozen=True)
+class Cause:
+    """One root cause: partitions `first` to `last` of `table` (None: the whole table)."""
+
+    table: str
+    first: str | None
+    last: str | None
+    partitions: int
+    outcome: str
+    text: str
+    owner: str | None
+    clears: str
+
+
+@dataclass(frozen=True)
+class Answer:
+    """Why one partition is as it is: one sentence, and the root causes behind it."""
+
+    table: str
+    partition: str | None
+    outcome: str
+    sentence: str
+    causes: tuple[Cause, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the answer as the API and `--format json` give it."""
+        return asdict(self)
+
+
+def why(plan: Plan, facts: Facts, key: str, index: int) -> Answer:
+    """Explain one partition of a table or source; `index` is 0 for an unpartitioned one."""
+    outcome = outcome_of(plan, key, index)
+    causes = tuple(_roots(plan, facts, key, index))
+    return Answer(
+        table=key,
+        partition=label(plan, key, index),
+        outcome=outcome.label,
+        sentence=_sentence(plan, facts, key, index, outcome),
+        causes=causes,
+    )
+
+
+def interesting(plan: Plan, key: str) -> int:
+    """Return the partition that a question about the whole table is about.
+
+    The oldest that has not landed, else the newest that has.
+    """
+    count = plan.state.tables[key].count
+    for index in range(count):
+        if outcome_of(plan, key, index) is not Outcome.LANDED:
+            return index
+    return max(count - 1, 0)
+
+
+def label(plan: Plan, key: str, index: int) -> str | None:
+    """Return a partition's key, None for an unpartitioned table."""
+    partitioning = plan.project.node(key).partitioning
+    return Grid.of(partitioning).key(index) if partitioning else None
+
+
+def _sentence(plan: Plan, facts: Facts, key: str, index: int, outcome: Outcome) -> str:
+    subject = " ".join(filter(None, (key, label(plan, key, index))))
+    node = plan.project.node(key)
+    if outcome is Outcome.LANDED:
+        return f"{subject} is up to date: {_proof(plan, facts, key, index)}."
+    if outcome is Outcome.WAITING and isinstance(node, Table):
+        reasons = verdict(plan, key, index).reasons
+        shown = [_owes(plan, key, index, reason) for reason in reasons[:FOLD]]
+        if len(reasons) > FOLD:
+            shown.append(f"{len(reasons) - FOLD} more")
+        return f"{subject} waits for " + "; ".join(shown) + "."
+    return f"{subject} {_state(plan, facts, key, index, outcome)}."
+
+
+def _proof(plan: Plan, facts: Facts, key: str, index: int) -> str:
+    past = plan.state.tables[key]
+    run = facts.run_of(key, label(plan, key, index) or "")
+    by = f" by run {run[:8]}" if run else ""
+    landed = f"landed {_time(float(past.landed_at[index]))}{by}"
+    return landed if isinstance(plan.project.node(key), Source) else f"{landed}, and no input changed since"
+
+
+def _owes(plan: Plan, key: str, index: int, reason: Reason) -> str:
+    """Say which partitions of an upstream are missing: "3 of its 24 partitions of x (15:00 to 17:00)"."""
+    span = _span(plan, reason.key, reason.first, reason.last)
+    table = plan.project.tables[key]
+    node = plan.project.node(reason.key)
+    if node.partitioning is None:
+        return f"{reason.key} ({_word(node, reason.outcome)})"
+    if table.partitioning is None:
+        return f"{reason.count} partitions of {reason.key} ({span}: {_word(node, reason.outcome)})"
+    upstream = next(edge for edge in table.upstreams if edge.key == reason.key)
+    low, high = window_of(plan.project, table, upstream, index + 1)
+    total = int(high[index] - low[index])
+    return f"{reason.count} of its {total} partitions of {reason.key} ({span}: {_word(node, reason.outcome)})"
+
+
+def _word(node: Table | Source, outcome: Outcome) -> str:
+    if isinstance(node, Source):
+        return {Outcome.WAITING: "not landed", Outcome.BLOCKED: "failed a check"}.get(outcome, outcome.label)
+    return "about to be built again" if outcome is Outcome.LANDED else outcome.label
+
+
+def _roots(plan: Plan, facts: Facts, key: str, index: int) -> Iterator[Cause]:
+    """Walk what a partition waits for down to what waits for nothing itself; each root once."""
+    todo, seen = [(key, index, index)], set()
+    found: dict[tuple[str, Outcome], tuple[int, int]] = {}
+    while todo:
+        current, first, last = todo.pop()
+        outcome = outcome_of(plan, current, first)
+        if outcome is Outcome.WAITING and isinstance(plan.project.node(current), Table):
+            for reason in verdict(plan, current, first).reasons:
+                step = (reason.key, reason.first, reason.last)
+                if step not in seen:
+                    seen.add(step)
+                    todo.append(step)
+        elif outcome is not Outcome.LANDED or current != key:
+            low, high = found.get((current, outcome), (first, last))
+            found[current, outcome] = (min(low, first), max(high, last))
+    for (root, outcome), (first, last) in found.items():
+        yield _cause(plan, facts, root, outcome, first, last)
+
+
+def _cause(plan: Plan, facts: Facts, key: str, outcome: Outcome, first: int, last: int) -> Cause:
+    node = plan.project.node(key)
+    return Cause(
+        table=key,
+        first=label(plan, key, first),
+        last=label(plan, key, last),
+        partitions=last - first + 1,
+        outcome=outcome.label,
+        text=" ".join(filter(None, (key, _span(plan, key, first, last), _state(plan, facts, key, first, outcome)))),
+        owner=", ".join(node.owners) or None,
+        clears=_clears(node, outcome),
+    )
+
+
+def _state(plan: Plan, facts: Facts, key: str, index: int, outcome: Outcome) -> str:
+    node = plan.project.node(key)
+    partition = label(plan, key, index) or ""
+    past = plan.state.tables[key]
+    if outcome is Outcome.NOT_DUE and node.partitioning is not None:
+        return f"is not over yet: its window ends {_end(node, index)}"
+    if isinstance(node, Source):
+        if outcome is Outcome.BLOCKED:
+            return "failed " + ", ".join(facts.failed_checks(key, partition))
+        return "has not landed in the raw layer"
+    if outcome is Outcome.BLOCKED:
+        checks = ", ".join(facts.failed_checks(key, partition)) or "the run ended before its checks did"
+        return f"is held back by {checks}"
+    if outcome in (Outcome.FAILED, Outcome.RETRYING):
+        error = (facts.failure(key, partition) or "its run ended without saying why").strip().splitlines()[0]
+        canceled = bool(past.canceled[index])
+        return "was canceled" if canceled else f"failed {int(past.failures[index])} times: {error}"
+    return {
+        Outcome.RUNNING: "is being built",
+        Outcome.QUEUED: "is queued",
+        Outcome.READY: "is requested now",
+        Outcome.HELD: "is ready, and waits for a free run (backfill.concurrency)",
+        Outcome.MANUAL: "is built by hand only (automation: manual)",
+        Outcome.LANDED: "is about to be built again",
+    }.get(outcome, outcome.label)
+
+
+def _clears(node: Table | Source, outcome: Outcome) -> str:
+    if isinstance(node, Source):
+        return "clears when the rows are repaired" if outcome is Outcome.BLOCKED else "clears when its data lands"
+    return {
+        Outcome.BLOCKED: "clears when an input or the code changes, or a person builds it again",
+        Outcome.FAILED: "clears when an input or the code changes, or a person builds it again",
+        Outcome.RETRYING: "is retried by itself",
+        Outcome.MANUAL: "clears when a person builds it",
+        Outcome.NOT_DUE: "clears by itself when the window ends",
+    }.get(outcome, "clears by itself")
+
+
+def _span(plan: Plan, key: str, first: int, last: int) -> str:
+    low, high = label(plan, key, first), label(plan, key, last)
+    if low is None:
+        return ""
+    return low if first == last else f"{low} to {high}"
+
+
+def _end(node: Table | Source, index: int) -> str:
+    assert node.partitioning is not None
+    return Grid.of(node.partitioning).window(index)[1].isoformat(timespec="minutes")
+
+
+def _time(epoch: float) -> str:
+    return datetime.fromtimestamp(epoch, timezone.utc).strftime("%Y-%m-%d %H:%M:%S UTC")
