@@ -1,0 +1,113 @@
+{# The graph's node of an upstream, found among the model's own dependencies: no scan of the whole graph. #}
+{% macro upstream_node(name, table=none) %}
+  {% for unique_id in model.depends_on.nodes %}
+    {% set node = graph.sources.get(unique_id) if table is not none else graph.nodes.get(unique_id) %}
+    {% if node and table is not none and node.source_name == name and node.name == table %}{% do return(node) %}{% endif %}
+    {% if node and table is none and node.name == name %}{% do return(node) %}{% endif %}
+  {% endfor %}
+{% endmacro %}
+
+{# The window of an upstream, {start, end} on its own clock; none for all its rows. #}
+{% macro upstream_window(node) %}
+  {% set cut = t2.cut_of(node) %}
+  {% set told = var('t2', none) %}
+  {% if cut.event_time is none %}{% do return(none) %}{% endif %}
+  {% if told is mapping and told.get('windows') is mapping and node.unique_id in told.windows %}
+    {% set window = told.windows[node.unique_id] %}
+    {% do return({'start': t2.clock_parse(window.start), 'end': t2.clock_parse(window.end)}) %}
+  {% endif %}
+  {% set own = t2.own_window() %}
+  {% do return(t2.window_back(own, cut, t2.lookback_on(node)) if own is not none else none) %}
+{% endmacro %}
+
+{# [start - lookback own windows, end) on the upstream's clock; whole partitions of an upstream that is coarser. #}
+{% macro window_back(own, cut, lookback) %}
+  {% set low = t2.clock_shift(own.grain, t2.clock_floor(own.grain, own.start), -lookback) %}
+  {% set low = t2.clock_wall(t2.clock_instant(low, own.zone), cut.zone) %}
+  {% set high = t2.clock_wall(t2.clock_instant(own.end, own.zone), cut.zone) %}
+  {% set ranks = {'hour': 0, 'day': 1, 'week': 2, 'month': 3, 'year': 4} %}
+  {% if cut.grain is not none and ranks[cut.grain] > ranks[own.grain] %}
+    {% set low = t2.clock_floor(cut.grain, low) %}
+    {% set high = t2.clock_ceiling(cut.grain, high) %}
+  {% endif %}
+  {% do return({'start': low, 'end': high}) %}
+{% endmacro %}
+
+{# meta.t2.upstream.<name>.lookback; a source is named `source.table` or by its table alone. #}
+{% macro lookback_on(node, default=0) %}
+  {% set upstream = t2.settings_of(model).get('upstream') or {} %}
+  {% set dotted = node.source_name ~ '.' ~ node.name if node.source_name else node.name %}
+  {% set declared = upstream.get(dotted) or upstream.get(node.name) or {} %}
+  {% do return(declared.get('lookback', default) | int) %}
+{% endmacro %}
+
+{# The rows of the table itself that lie before its window: [start - lookback, start). #}
+{% macro window_of_itself() %}
+  {% set existing = load_cached_relation(this) %}
+  {% if existing is none or (should_full_refresh() and var('t2', none) is none) %}
+    {% do return(t2.no_rows_of(model)) %}
+  {% endif %}
+  {% set told = var('t2', none) %}
+  {% if told is mapping and told.get('windows') is mapping and model.unique_id in told.windows %}
+    {% set window = told.windows[model.unique_id] %}
+    {% set window = {'start': t2.clock_parse(window.start), 'end': t2.clock_parse(window.end)} %}
+  {% else %}
+    {% set own = t2.own_window() %}
+    {% if own is none %}{% do return(this.render()) %}{% endif %}
+    {% set lookback = t2.lookback_on(model, default=1) %}
+    {% set window = t2.window_back(dict(own, end=own.start), t2.cut_of(model), lookback) %}
+  {% endif %}
+  {% do return('(select * from ' ~ this.render() ~ ' where ' ~ t2.within(model, window) ~ ')') %}
+{% endmacro %}
+
+{# An empty relation with the documented columns: what a table reads from itself before it exists. #}
+{% macro no_rows_of(node) %}
+  {% set untyped = [] %}
+  {% set typed = [] %}
+  {% for column in node.columns.values() %}
+    {% if column.data_type %}
+      {% set name = adapter.quote(column.name) if column.quote else column.name %}
+      {% do typed.append('cast(null as ' ~ column.data_type ~ ') as ' ~ name) %}
+    {% else %}
+      {% do untyped.append(column.name) %}
+    {% endif %}
+  {% endfor %}
+  {% if untyped or not typed %}
+    {% do exceptions.raise_compiler_error(
+      node.name ~ " reads itself with t2.window('" ~ node.name ~ "') and does not exist yet: its YAML must give the "
+      ~ "data_type of " ~ ('the columns ' ~ untyped | join(', ') if untyped else 'every column')) %}
+  {% endif %}
+  {% do return('(select ' ~ typed | join(', ') ~ ' where false)') %}
+{% endmacro %}
+
+{# The condition that a node's event time lies in a window. #}
+{% macro within(node, window) %}
+  {% set cut = t2.cut_of(node) %}
+  {% set column = t2.event_time_column(node) %}
+  {% set type = t2.column_type(node, cut.event_time) %}
+  {% do return(column ~ ' >= ' ~ t2.literal(window.start, type, cut.zone)
+               ~ ' and ' ~ column ~ ' < ' ~ t2.literal(window.end, type, cut.zone)) %}
+{% endmacro %}
+
+{% macro event_time_column(node) %}
+  {% set name = t2.cut_of(node).event_time %}
+  {% set documented = (node.columns or {}).get(name) %}
+  {% do return(adapter.quote(name) if documented and documented.quote else name) %}
+{% endmacro %}
+
+{% macro column_type(node, name) %}
+  {% set documented = (node.columns or {}).get(name) %}
+  {% do return((documented.data_type or '') if documented else '') %}
+{% endmacro %}
+
+{# A wall time as SQL. A column documented as timestamptz is compared with the instant: no session setting matters. #}
+{% macro literal(wall, type='', zone='UTC') -%}
+  {{- return(adapter.dispatch('literal', 't2')(wall, type, zone)) -}}
+{%- endmacro %}
+
+{% macro default__literal(wall, type, zone) %}
+  {% if (type | lower).startswith('timestamptz') or 'with time zone' in (type | lower) %}
+    {% do return("cast('" ~ t2.clock_instant(wall, zone).strftime('%Y-%m-%d %H:%M:%S') ~ "+00' as timestamptz)") %}
+  {% endif %}
+  {% do return("cast('" ~ wall.strftime('%Y-%m-%d %H:%M:%S') ~ "' as timestamp)") %}
+{% endmacro %}
