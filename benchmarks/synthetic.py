@@ -229,8 +229,9 @@ def _groups_yml() -> str:
 
 def _sources_yml(shape: Shape, flavour: Flavour) -> str:
     # Landings are reported from outside: what is measured is not how often somebody looks.
-    t2 = f', meta: {{t2: {{batch_size: hour, begin: "{shape.begin}", monitor: false}}}}'
-    config = f"{{event_time: event_hour{t2 if flavour == 't2' else ''}}}"
+    t2 = f'{{t2: {{batch_size: hour, begin: "{shape.begin}", monitor: {{enabled: false}}}}}}'
+    meta = t2 if flavour == "t2" else f'{{begin: "{shape.begin}"}}'
+    config = f"{{event_time: event_hour, meta: {meta}}}"
     return "sources:\n  - name: raw\n    schema: raw\n    tables:\n" + "".join(
         f"      - {{name: {name}, config: {config}}}\n" for name in source_names(shape)
     )
@@ -241,7 +242,11 @@ def _schema_yml(chunk: list[Model]) -> str:
 
 
 def _schema_of(model: Model) -> str:
-    lines = [f"  - name: {model.name}", f"    description: A {model.layer} model of {model.group}.", "    columns:"]
+    lines = [
+        f"  - name: {model.name}",
+        f"    description: A {model.layer} model of {model.group}.",
+        "    columns:",
+    ]
     columns = ["id", "parent_id", "category", "amount", "quantity", model.event_time or "event_day"]
     for column in columns:
         lines.append(f"      - name: {column}")
@@ -253,7 +258,8 @@ def _schema_of(model: Model) -> str:
 
 def _test(model: Model, kind: str) -> str:
     if kind == "accepted_values":
-        return f"accepted_values: {{arguments: {{values: [{', '.join(CATEGORIES)}]}}, config: {{severity: warn}}}}"
+        values = ", ".join(CATEGORIES)
+        return f"accepted_values: {{arguments: {{values: [{values}]}}, config: {{severity: warn}}}}"
     if kind == "relationships":
         parent = f"ref('{model.parents[0].name}')" if model.parents else f"source('raw', '{model.source}')"
         return f'relationships: {{arguments: {{to: "{parent}", field: id}}}}'
@@ -311,10 +317,11 @@ def _row_select(model: Model) -> str:
     amount = " + ".join(["p0.amount", *[f"coalesce(p{n}.amount, 0)" for n in others]])
     joins = "".join(f"left join p{n} on p{n}.id = p0.id\n" for n in others)
     parent_time = model.parents[0].event_time
-    time = parent_time if parent_time == model.event_time else f"cast(p0.{parent_time} as date) as {model.event_time}"
+    same = parent_time == model.event_time
+    time = f"p0.{parent_time}" if same else f"cast(p0.{parent_time} as date) as {model.event_time}"
     return (
-        f"select p0.id, p0.id as parent_id, p0.category, {amount} as amount, p0.quantity, "
-        f"{time if ' as ' in str(time) else f'p0.{time}'}\nfrom p0\n{joins}"
+        f"select p0.id, p0.id as parent_id, p0.category, {amount} as amount, p0.quantity, {time}\n"
+        f"from p0\n{joins}"
     )
 
 
@@ -329,7 +336,9 @@ def _report_select(model: Model) -> str:
 
 def main() -> None:
     """Write a project and its raw data of the last two days."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.synthetic", description="Write a synthetic dbt project.")
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.synthetic", description="Write a synthetic dbt project."
+    )
     parser.add_argument("out", type=Path)
     parser.add_argument("--models", type=int, default=Shape.models)
     parser.add_argument("--tests", type=int, default=Shape.tests)

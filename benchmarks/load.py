@@ -1,0 +1,35 @@
+"""How long a code location takes to load, its dbt project parsed before: python -m benchmarks.load.
+
+Each sample is a fresh process from the start of the interpreter to the repository's snapshot, which is what
+a code server does before it answers. T2 has its cache in `target/t2`, stock dagster-dbt its `manifest.json`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from benchmarks.measure import Cost, environment, median, module, process, samples
+from benchmarks.projects import prepared, shape
+from benchmarks.report import Figure, Settings, run
+from benchmarks.synthetic import Flavour, Shape
+
+
+def figures(settings: Settings) -> Iterator[Figure]:
+    """Yield the wall and the CPU time of a load."""
+    size, times = shape(settings), 3 if settings.quick else 5
+    ours, theirs = (loads(settings, size, flavour, times) for flavour in ("t2", "stock"))
+    title = f"Load the code location ({size.models:,} models, {size.tests:,} tests)"
+    t2, stock = median(ours), median(theirs)
+    detail = {"t2": samples(ours), "stock": samples(theirs)}
+    yield Figure("load_wall", title, "s", t2.wall, stock.wall, detail=detail)
+    yield Figure("load_cpu", f"{title}, CPU", "s", t2.cpu, stock.cpu)
+
+
+def loads(settings: Settings, size: Shape, flavour: Flavour, times: int) -> list[Cost]:
+    """Load a project in fresh processes, once more than asked for: the first one warms the file cache."""
+    command = module("benchmarks.location", flavour, str(prepared(size, flavour, settings.work)))
+    return [process(command, env=environment()) for _ in range(times + 1)][1:]
+
+
+if __name__ == "__main__":
+    run(figures, __doc__)
