@@ -34,7 +34,10 @@ class Planner:
     def look(self, now: datetime) -> Plan | None:
         """Return a new plan, or None when nothing can have changed since the last one."""
         head = self.ledger.head()
-        if self._plan is not None and head == self._cursor and now.timestamp() < self._plan.next_change:
+        settled = (
+            self._plan is not None and not self._plan.requests and now.timestamp() < self._plan.next_change
+        )
+        if settled and head == self._cursor:
             return None
         while self.ledger.follow():
             pass
@@ -43,7 +46,9 @@ class Planner:
         return self._plan
 
 
-def planner_sensor(project: Project, open_ledger: Callable[[dg.DagsterInstance], Ledger]) -> dg.SensorDefinition:
+def planner_sensor(
+    project: Project, open_ledger: Callable[[dg.DagsterInstance], Ledger]
+) -> dg.SensorDefinition:
     """Build the sensor `t2_planner`; it is running by default and looks at every table."""
     planners: dict[str, Planner] = {}
 

@@ -1,0 +1,129 @@
+"""`t2 materialize`: build a table, or a table and all that reads it, from the command line."""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from t2.cli.options import find_partition, find_table, format_option, load, project_options
+from t2.errors import ConfigError
+
+if TYPE_CHECKING:
+    from t2.planning.selection import Step
+    from t2.project.model import Project
+
+
+@click.command(
+    epilog="Examples:  t2 materialize dim_airports | t2 materialize fct_flights_daily+ --partition 2013-01-09"
+)
+@click.argument("table", metavar="TABLE[+]")
+@click.option("--partition", help="Build this partition.")
+@click.option("--from", "start", help="Build a range: the first partition.")
+@click.option("--to", "end", help="Build a range: the last partition.  [default: the newest that is due]")
+@project_options
+@format_option
+@click.pass_context
+def command(
+    ctx: click.Context,
+    table: str,
+    partition: str | None,
+    start: str | None,
+    end: str | None,
+    project_dir: Path,
+    profiles_dir: Path | None,
+    target: str | None,
+    output: str,
+) -> None:
+    """Build TABLE now, in this process; TABLE+ builds what reads it, too.
+
+    The runs appear in Dagster's UI like any other. Exits with 1 if a run failed; what had landed by then stays.
+    """
+    from t2.planning.selection import steps
+
+    now = datetime.now(timezone.utc)
+    project = load(project_dir, profiles_dir, target)
+    key = find_table(project, table.removesuffix("+"))
+    span = _span(project, key, (partition, start, end), now)
+    todo = steps(project, key, span, now, downstream=table.endswith("+"))
+    results = _run(project, todo, quiet=output == "json")
+    if output == "json":
+        click.echo(json.dumps(results, indent=2))
+    ctx.exit(0 if all(result["success"] for result in results) else 1)
+
+
+def _span(
+    project: Project, key: str, asked: tuple[str | None, str | None, str | None], now: datetime
+) -> tuple[int, int]:
+    """Return the partition numbers that were asked for; every contradiction is an error."""
+    from t2.planning.grid import Grid
+
+    partition, start, end = asked
+    partitioning = project.tables[key].partitioning
+    if partitioning is None:
+        if any(asked):
+            raise ConfigError(f"{key} is not partitioned", hint="leave --partition, --from and --to out")
+        return (0, 0)
+    if partition and (start or end):
+        raise ConfigError("--partition and --from/--to were both given", hint="use one of them")
+    if partition:
+        index = find_partition(project, key, partition)
+        return (index, index)
+    if not start:
+        raise ConfigError(
+            f"{key} has {partitioning.grain.value} partitions, and none was asked for",
+            hint=f"add --partition {Grid.of(partitioning).key(0)}, or --from and --to",
+        )
+    first = find_partition(project, key, start)
+    last = find_partition(project, key, end) if end else Grid.of(partitioning).count(now) - 1
+    if last < first:
+        raise ConfigError(
+            f"the range from {start} to {end or 'now'} holds no partition", hint="swap --from and --to"
+        )
+    return (first, last)
+
+
+def _run(project: Project, todo: list[Step], *, quiet: bool) -> list[dict[str, object]]:
+    from t2.definitions.runs import LocalRuns
+
+    results: list[dict[str, object]] = []
+    broken: set[str] = set()
+    with LocalRuns(project) as runs:
+        for number, step in enumerate(todo, 1):
+            name = _name(project, step)
+            if any(upstream.key in broken for upstream in project.tables[step.tables[0]].upstreams):
+                result: dict[str, object] = {"step": name, "success": False, "error": "an upstream failed"}
+            else:
+                if not quiet:
+                    click.echo(f"[{number}/{len(todo)}] {name} ...", err=True)
+                result = {"step": name, **runs.execute(step)}
+            if not result["success"]:
+                broken.update(step.tables)
+            results.append(result)
+            if not quiet:
+                click.echo(_line(result))
+    return results
+
+
+def _name(project: Project, step: Step) -> str:
+    from t2.planning.grid import Grid
+
+    partitioning = project.tables[step.tables[0]].partitioning
+    if partitioning is None:
+        return ", ".join(step.tables)
+    grid = Grid.of(partitioning)
+    span = (
+        grid.key(step.first)
+        if step.first == step.last
+        else f"{grid.key(step.first)} to {grid.key(step.last)}"
+    )
+    return f"{', '.join(step.tables)} {span}"
+
+
+def _line(result: dict[str, object]) -> str:
+    if result["success"]:
+        return f"landed  {result['step']}  {result['seconds']} s"
+    return f"failed  {result['step']}\n        " + str(result["error"]).replace("\n", "\n        ")

@@ -1,0 +1,83 @@
+"""Runs that a command executes in its own process, on the project's Dagster instance."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import dagster as dg
+
+from t2.definitions._dagster import PARTITION_RANGE_END_TAG, PARTITION_RANGE_START_TAG, PARTITION_TAG
+from t2.definitions.build import build_defs
+from t2.definitions.launcher import in_process_tags
+from t2.planning.grid import Grid
+from t2.planning.selection import Step
+from t2.project.model import Project
+from t2.runtime.home import prepare_home
+
+
+class LocalRuns:
+    """Executes steps one after the other; the instance is the one that `t2 dev` uses."""
+
+    def __init__(self, project: Project) -> None:
+        self.project = project
+        self._job: dg.JobDefinition | None = None
+        self._instance: dg.DagsterInstance | None = None
+
+    def __enter__(self) -> LocalRuns:
+        os.environ["DAGSTER_HOME"] = str(prepare_home(Path(self.project.root)))
+        self._job = build_defs(self.project).resolve_implicit_global_asset_job_def()
+        self._instance = dg.DagsterInstance.get()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._instance is not None:
+            self._instance.dispose()
+
+    def execute(self, step: Step) -> dict[str, Any]:
+        """Execute one step; return the run's id, whether it succeeded, its seconds and its first error."""
+        assert self._job is not None
+        started = time.monotonic()
+        result = self._job.execute_in_process(
+            instance=self._instance,
+            asset_selection=[dg.AssetKey(key.split("/")) for key in step.tables],
+            tags={
+                **self._partition_tags(step),
+                **in_process_tags(),
+                "t2/why": "asked for on the command line",
+            },
+            raise_on_error=False,
+        )
+        return {
+            "run": result.run_id,
+            "success": result.success,
+            "seconds": round(time.monotonic() - started, 1),
+            "error": _error(result),
+        }
+
+    def _partition_tags(self, step: Step) -> dict[str, str]:
+        partitioning = self.project.tables[step.tables[0]].partitioning
+        if partitioning is None:
+            return {}
+        grid = Grid.of(partitioning)
+        if step.first == step.last:
+            return {PARTITION_TAG: grid.key(step.first)}
+        return {
+            PARTITION_RANGE_START_TAG: grid.key(step.first),
+            PARTITION_RANGE_END_TAG: grid.key(step.last),
+        }
+
+
+def _error(result: dg.ExecuteInProcessResult) -> str | None:
+    for event in result.all_events:
+        if event.is_step_failure:
+            data = event.step_failure_data
+            if data.user_failure_data and data.user_failure_data.description:
+                return data.user_failure_data.description
+            return data.error.message.strip() if data.error else "the step failed"
+    return None if result.success else "the run failed before its first step"
