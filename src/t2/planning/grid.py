@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from t2.errors import NotFound
-from t2.project.model import Grain, Partitioning
+from t2.project.model import Grain, Partitioning, floor
 
 HOUR_FORMAT = "%Y-%m-%d-%H:%M"
 DAY_FORMAT = "%Y-%m-%d"
@@ -172,18 +172,6 @@ def _starts_before(grid: Grid, edges: Ints, lookback: int) -> Ints:
         for index in range(min(lookback, len(starts))):
             starts[index] = int(grid.back(_utc(edges[index]), lookback).timestamp())
     return starts
-
-
-def floor(grain: Grain, wall: datetime) -> datetime:
-    """Return the start of the window that holds a naive wall time; weeks start on Monday."""
-    if grain is Grain.HOUR:
-        return wall.replace(minute=0, second=0, microsecond=0)
-    day = wall.replace(hour=0, minute=0, second=0, microsecond=0)
-    if grain is Grain.WEEK:
-        return day - timedelta(days=day.weekday())
-    if grain is Grain.MONTH:
-        return day.replace(day=1)
-    return day.replace(month=1, day=1) if grain is Grain.YEAR else day
 
 
 def _shift(grain: Grain, wall: datetime, count: int) -> datetime:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import Enum
 from functools import cached_property
 from typing import Literal
@@ -27,6 +27,18 @@ class Grain(str, Enum):
     def rank(self) -> int:
         """0 for hour to 4 for year: a higher rank is coarser."""
         return list(Grain).index(self)
+
+
+def floor(grain: Grain, wall: datetime) -> datetime:
+    """Return the start of the window that holds a naive wall time; weeks start on Monday."""
+    if grain is Grain.HOUR:
+        return wall.replace(minute=0, second=0, microsecond=0)
+    day = wall.replace(hour=0, minute=0, second=0, microsecond=0)
+    if grain is Grain.WEEK:
+        return day - timedelta(days=day.weekday())
+    if grain is Grain.MONTH:
+        return day.replace(day=1)
+    return day.replace(month=1, day=1) if grain is Grain.YEAR else day
 
 
 @dataclass(frozen=True)
@@ -134,7 +146,8 @@ class Table:
 
     `key` is "schema/name". `partitioning` is None for a table that is built as a whole.
     `code_version` covers the SQL, the macros it calls, its configuration and its ephemeral parents.
-    `relation` is the rendered name in the warehouse.
+    `relation` is the rendered name in the warehouse. `event_time` is the column also of views and of tables
+    without partitions, where the author named one.
     """
 
     key: str
@@ -158,6 +171,7 @@ class Table:
     automation: Literal["eager", "manual"] = "eager"
     backfill: Backfill = field(default_factory=Backfill)
     retries: Retries = field(default_factory=Retries)
+    event_time: str | None = None
 
     @property
     def is_view(self) -> bool:
@@ -195,6 +209,7 @@ class Source:
     owners: tuple[str, ...] = ()
     loaded_at: str | None = None
     monitor: Monitor = field(default_factory=Monitor)
+    event_time: str | None = None
 
 
 @dataclass(frozen=True)
