@@ -40,7 +40,7 @@ def command(
 ) -> None:
     """Build TABLE now, in this process; TABLE+ builds what reads it, too.
 
-    The runs appear in Dagster's UI like any other. Exits with 1 if a run failed; what had landed by then stays.
+    The runs appear in Dagster's UI like any other. Exits with 1 if a run failed; what landed stays.
     """
     from t2.planning.selection import steps
 

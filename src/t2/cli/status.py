@@ -30,7 +30,7 @@ def command(
     target: str | None,
     output: str,
 ) -> None:
-    """Print every table's (or one TABLE's) outcome, partitions landed of those due, newest landed, and what runs.
+    """Print every table's (or one TABLE's) outcome, partitions landed of those due, and the newest.
 
     Exits with 1 if a table has failed or is blocked by a check.
     """

@@ -7,17 +7,14 @@ from collections.abc import Callable, Iterator
 from datetime import datetime, timezone
 
 import dagster as dg
-from dagster._core.storage.tags import (  # noqa: TID251
-    ASSET_PARTITION_RANGE_END_TAG,
-    ASSET_PARTITION_RANGE_START_TAG,
-)
 
+from t2.definitions._dagster import PARTITION_RANGE_END_TAG, PARTITION_RANGE_START_TAG
 from t2.ledger.ledger import Ledger
 from t2.planning.planner import Plan, plan
 from t2.planning.verdict import Request
 from t2.project.model import Project
 
-# How long a tick waits for news before it ends as skipped: shorter than the daemon's patience with a sensor (60 s).
+# How long a tick waits for news before it ends as skipped; the daemon's patience with a sensor is 60 s.
 PATIENCE_SECONDS = 20.0
 POLL_SECONDS = 0.1
 
@@ -84,8 +81,8 @@ def run_request(request: Request) -> dg.RunRequest:
     tags = {"t2/why": request.why}
     single = request.first == request.last
     if request.first is not None and request.last is not None and not single:
-        tags[ASSET_PARTITION_RANGE_START_TAG] = request.first
-        tags[ASSET_PARTITION_RANGE_END_TAG] = request.last
+        tags[PARTITION_RANGE_START_TAG] = request.first
+        tags[PARTITION_RANGE_END_TAG] = request.last
     return dg.RunRequest(
         run_key=request.run_key,
         asset_selection=[dg.AssetKey(key.split("/")) for key in request.tables],

@@ -18,7 +18,7 @@ FOLD = 10
 
 
 class Facts(Protocol):
-    """What the ledger knows beyond the planner's arrays: texts and names, fetched for the few causes that are shown."""
+    """What the ledger knows beyond the planner's arrays: texts and names, fetched for what is shown."""
 
     def failure(self, key: str, partition: str) -> str | None:
         """Return the newest failed attempt's error."""
@@ -91,7 +91,7 @@ def label(plan: Plan, key: str, index: int) -> str | None:
 
 
 def _sentence(plan: Plan, facts: Facts, key: str, index: int, outcome: Outcome) -> str:
-    subject = " ".join(filter(None, (key, label(plan, key, index))))
+    subject = _join(key, label(plan, key, index))
     node = plan.project.node(key)
     if outcome is Outcome.LANDED:
         return f"{subject} is up to date: {_proof(plan, facts, key, index)}."
@@ -161,7 +161,7 @@ def _cause(plan: Plan, facts: Facts, key: str, outcome: Outcome, first: int, las
         last=label(plan, key, last),
         partitions=last - first + 1,
         outcome=outcome.label,
-        text=" ".join(filter(None, (key, _span(plan, key, first, last), _state(plan, facts, key, first, outcome)))),
+        text=_join(key, _span(plan, key, first, last), _state(plan, facts, key, first, outcome)),
         owner=", ".join(node.owners) or None,
         clears=_clears(node, outcome),
     )
@@ -196,7 +196,11 @@ def _state(plan: Plan, facts: Facts, key: str, index: int, outcome: Outcome) -> 
 
 def _clears(node: Table | Source, outcome: Outcome) -> str:
     if isinstance(node, Source):
-        return "clears when the rows are repaired" if outcome is Outcome.BLOCKED else "clears when its data lands"
+        return (
+            "clears when the rows are repaired"
+            if outcome is Outcome.BLOCKED
+            else "clears when its data lands"
+        )
     return {
         Outcome.BLOCKED: "clears when an input or the code changes, or a person builds it again",
         Outcome.FAILED: "clears when an input or the code changes, or a person builds it again",
@@ -204,6 +208,10 @@ def _clears(node: Table | Source, outcome: Outcome) -> str:
         Outcome.MANUAL: "clears when a person builds it",
         Outcome.NOT_DUE: "clears by itself when the window ends",
     }.get(outcome, "clears by itself")
+
+
+def _join(*words: str | None) -> str:
+    return " ".join(word for word in words if word)
 
 
 def _span(plan: Plan, key: str, first: int, last: int) -> str:

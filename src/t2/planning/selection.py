@@ -12,7 +12,7 @@ from t2.project.model import Project, Table, Upstream
 
 @dataclass(frozen=True)
 class Step:
-    """One run's worth: tables in dependency order, partition numbers `first` to `last` (0, 0 when unpartitioned)."""
+    """One run's worth: tables in dependency order, partitions `first` to `last` (0, 0 when unpartitioned)."""
 
     tables: tuple[str, ...]
     first: int

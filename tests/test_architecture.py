@@ -1,0 +1,75 @@
+"""Imports point down only, and private APIs are imported in one module each."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+SOURCE = Path(__file__).parents[1] / "src" / "t2"
+
+# What each package may import of T2's own (its own package always).
+ALLOWED = {
+    "errors": set(),
+    "project": {"errors"},
+    "planning": {"errors", "project"},
+    "ledger": {"errors", "project", "planning"},
+    "runtime": {"errors", "project", "planning"},
+    "explain": {"errors", "project", "planning", "ledger"},
+    "definitions": {"errors", "project", "planning", "ledger", "runtime"},
+    "cli": {"errors", "project", "planning", "ledger", "runtime", "definitions", "explain"},
+    "__init__": {"errors", "project", "runtime", "definitions"},
+}
+OUTSIDE = {
+    "project": {"dagster", "dbt", "sqlalchemy"},
+    "planning": {"dagster", "dbt", "sqlalchemy"},
+    "ledger": {"dagster", "dbt"},
+    "explain": {"dagster", "dbt", "sqlalchemy"},
+    "runtime": {"dagster"},
+}
+# The worker is the process that runs Dagster's runs: it loads the code location it is told to.
+EXCEPTIONS = {("runtime/worker.py", "dagster"), ("runtime/worker.py", "definitions")}
+PRIVATE = {
+    "definitions/_dagster.py": re.compile(r"^dagster(_\w+)?\._"),
+    "runtime/_dbt.py": re.compile(r"^dbt(_common)?\.(?!cli\.main$)"),
+}
+
+
+def modules() -> list[Path]:
+    return sorted(path for path in SOURCE.rglob("*.py") if "dbt" not in path.relative_to(SOURCE).parts[:1])
+
+
+def imports(path: Path) -> Iterator[str]:
+    """Yield the dotted name of every import of a module, also those inside functions."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            yield node.module
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(SOURCE)))
+def test_imports_point_down_only(path: Path) -> None:
+    name = str(path.relative_to(SOURCE))
+    package = path.relative_to(SOURCE).parts[0].removesuffix(".py")
+    for imported in imports(path):
+        top, *rest = imported.split(".")
+        if top == "t2" and rest and (name, rest[0]) not in EXCEPTIONS:
+            assert rest[0] == package or rest[0] in ALLOWED[package], f"{name} imports {imported}"
+        if (name, top) not in EXCEPTIONS:
+            assert top not in OUTSIDE.get(package, set()) or name in PRIVATE or imported == "dbt.cli.main", (
+                f"{name} imports {imported}"
+            )
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(SOURCE)))
+def test_private_apis_are_imported_in_one_module_each(path: Path) -> None:
+    name = str(path.relative_to(SOURCE))
+    for home, pattern in PRIVATE.items():
+        if name != home:
+            assert not [imported for imported in imports(path) if pattern.match(imported)], (
+                f"{name} uses a private API; it belongs into {home}"
+            )
