@@ -1,0 +1,68 @@
+"""Partitionings as Dagster partitions definitions, upstream windows as Dagster partition mappings.
+
+Both agree with `planning.grid`: same keys, same windows, same overlaps. The one exception is an edge between
+time zones (hours of UTC read by days of New York): Dagster's time window mapping refuses it, and a mapping
+class of T2's own would not reach the webserver and the daemons, which only know Dagster's. There each
+partition is said to depend on all partitions of the upstream, which holds a backfill back too long rather
+than too short; T2's planner keeps to the exact window.
+"""
+
+from __future__ import annotations
+
+import warnings
+from functools import cache
+
+import dagster as dg
+
+from t2.planning.grid import DAY_FORMAT, HOUR_FORMAT, Grid
+from t2.project.model import Grain, Partitioning
+
+CRON = {
+    Grain.HOUR: "0 * * * *",
+    Grain.DAY: "0 0 * * *",
+    Grain.WEEK: "0 0 * * 1",
+    Grain.MONTH: "0 0 1 * *",
+    Grain.YEAR: "0 0 1 1 *",
+}
+
+
+def partitions_def(partitioning: Partitioning | None) -> dg.TimeWindowPartitionsDefinition | None:
+    """Return the partitions definition of a partitioning; tables with the same grid share one object."""
+    return None if partitioning is None else _of_grid(Grid.of(partitioning))
+
+
+def partition_mapping(
+    reader: Partitioning | None, upstream: Partitioning | None, lookback: int = 0, *, itself: bool = False
+) -> dg.PartitionMapping | None:
+    """Return the mapping of one edge; None where Dagster's default says the same.
+
+    Unpartitioned readers depend on all partitions, partitioned readers on the whole of an unpartitioned table.
+    """
+    if reader is None or upstream is None:
+        return None
+    if _timezone(reader) != _timezone(upstream):
+        return dg.AllPartitionMapping()
+    return _window(-lookback, -1) if itself else _window(-lookback, 0)
+
+
+@cache
+def _of_grid(grid: Grid) -> dg.TimeWindowPartitionsDefinition:
+    return dg.TimeWindowPartitionsDefinition(
+        start=grid.key(0),
+        fmt=HOUR_FORMAT if grid.grain is Grain.HOUR else DAY_FORMAT,
+        cron_schedule=CRON[grid.grain],
+        timezone="UTC" if grid.grain is Grain.HOUR else grid.timezone,
+    )
+
+
+@cache
+def _window(start_offset: int, end_offset: int) -> dg.TimeWindowPartitionMapping:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # allow_nonexistent_upstream_partitions is still marked beta
+        return dg.TimeWindowPartitionMapping(
+            start_offset, end_offset, allow_nonexistent_upstream_partitions=True
+        )
+
+
+def _timezone(partitioning: Partitioning) -> str:
+    return "UTC" if partitioning.grain is Grain.HOUR else partitioning.timezone
