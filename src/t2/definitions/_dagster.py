@@ -16,6 +16,9 @@ import dagster as dg
 from dagster._core.definitions.definition_config_schema import convert_user_facing_definition_config_schema
 from dagster._core.definitions.input import InputDefinition
 from dagster._core.definitions.output import OutputDefinition
+from dagster._core.launcher.base import CheckRunHealthResult, LaunchRunContext, WorkerStatus
+from dagster._core.launcher.default_run_launcher import DefaultRunLauncher
+from dagster._serdes import ConfigurableClassData
 from dagster._utils.tags import is_valid_tag_key as valid_tag_key
 from dagster._utils.warnings import BetaWarning, PreviewWarning
 
@@ -159,7 +162,7 @@ def run_in_code_server(instance: dg.DagsterInstance, run: dg.DagsterRun) -> bool
 
 
 def load_code_location(module: str, attribute: str | None, working_directory: str, location: str) -> None:
-    """Load a code location as its code server does, and have every later reconstruction use what is loaded."""
+    """Load a code location as its code server does; every later reconstruction uses what is loaded."""
     from dagster._core.definitions.reconstruct import ReconstructableRepository
     from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
     from dagster._grpc.server import LoadedRepositories

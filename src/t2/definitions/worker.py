@@ -1,0 +1,76 @@
+"""`python -m t2.definitions.worker`: the warm worker of one code location."""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import logging
+import os
+import sys
+import threading
+import time
+import traceback
+from pathlib import Path
+from typing import NoReturn
+
+from t2.runtime.loaded_code import LoadedCode, current_fingerprint
+from t2.runtime.worker import Request, State, Worker, announce
+
+READY = "t2 worker is ready"
+
+logger = logging.getLogger("t2.worker")
+
+
+def main() -> NoReturn:
+    """Load the code location, then fork a child for each run until the process ends."""
+    options = _options()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
+    home = Path(os.environ["DAGSTER_HOME"])
+    state = State.restore_or_open()
+    announce(home, options.location, state)
+    since, fingerprint = time.time(), current_fingerprint(options.project_dir)
+    error = _load(options)
+    loaded = LoadedCode.take(
+        options.project_dir, [options.working_directory], fingerprint=fingerprint, since=since
+    )
+    logger.info("%s after %.1f s", READY, time.time() - since)
+    Worker(home, state, change=loaded.change, run=_run, error=error).serve()
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m t2.definitions.worker", description=main.__doc__)
+    parser.add_argument("--location", required=True, help="name of the code location")
+    parser.add_argument("--module", required=True, help="module that defines it")
+    parser.add_argument("--attribute", help="its attribute with the definitions")
+    parser.add_argument("--working-directory", type=Path, default=Path.cwd())
+    parser.add_argument("--project-dir", type=Path, default=Path.cwd())
+    return parser.parse_args()
+
+
+def _load(options: argparse.Namespace) -> str | None:
+    """Load Dagster and the definitions; return the traceback if the code cannot be loaded."""
+    from t2.definitions._dagster import load_code_location
+
+    try:
+        load_code_location(
+            options.module, options.attribute, str(options.working_directory), options.location
+        )
+    except Exception:
+        traceback.print_exc()
+        return traceback.format_exc()
+    if threads := [thread.name for thread in threading.enumerate() if thread is not threading.main_thread()]:
+        logger.warning("forking beside live threads (%s): a lock they hold stays held in a run", threads)
+    gc.collect()
+    # Keeps the collector of each child from touching, and so copying, what the worker loaded.
+    gc.freeze()
+    return None
+
+
+def _run(request: Request) -> None:
+    from t2.definitions._dagster import execute_run
+
+    execute_run(request["instance"], request["run_id"])
+
+
+if __name__ == "__main__":
+    main()
