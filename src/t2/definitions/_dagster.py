@@ -6,6 +6,7 @@ Each assumption made here has its test in tests/definitions/test_dagster_assumpt
 from __future__ import annotations
 
 import os
+import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -35,6 +36,9 @@ __all__ = [
 ]
 
 Compute = Callable[[Any, Any], Iterator[Any]]
+
+# How long a run that another process submitted (the web page) may wait for the queue to look again.
+QUEUE_LOOP_SECONDS = 0.5
 
 ANY_CONFIG = convert_user_facing_definition_config_schema(None)
 
@@ -184,7 +188,7 @@ def load_code_location(module: str, attribute: str | None, working_directory: st
         kept = repositories.get(recon.pointer)
         return kept if kept is not None else reconstruct(recon)
 
-    ReconstructableRepository.get_definition = get_definition  # type: ignore[method-assign]
+    ReconstructableRepository.get_definition = get_definition  # type: ignore[method-assign,assignment]
 
 
 def execute_run(instance_ref: str, run_id: str) -> None:
@@ -207,3 +211,72 @@ def execute_run(instance_ref: str, run_id: str) -> None:
         )
         for _ in core_execute_run(recon_job_from_origin(run.job_code_origin), run, instance, False):
             pass
+
+
+@contextmanager
+def daemon_controller(
+    instance: dg.DagsterInstance,
+    workspace_file: str,
+    *,
+    sensor_loop_seconds: float,
+    backfill_loop_seconds: int,
+    sweep: Callable[[dg.DagsterInstance], None],
+) -> Iterator[Any]:
+    """Start Dagster's daemons with shorter loops; `sweep` runs before each look of the run monitoring.
+
+    A run that this process submits wakes the queue at once: in stock Dagster it waits for the next look.
+    """
+    import dagster._daemon.controller as controllers
+    import dagster._daemon.sensor as sensors
+    from dagster._core.workspace.load_target import WorkspaceFileTarget
+
+    sensors.MIN_INTERVAL_LOOP_TIME = sensor_loop_seconds  # type: ignore[assignment]
+    controllers.DEFAULT_DAEMON_INTERVAL_SECONDS = backfill_loop_seconds
+    with controllers.daemon_controller_from_instance(
+        instance,
+        WorkspaceFileTarget(paths=[workspace_file]),
+        gen_daemons=lambda instance: _daemons(instance, sweep),
+    ) as controller:
+        yield controller
+
+
+def _daemons(instance: dg.DagsterInstance, sweep: Callable[[dg.DagsterInstance], None]) -> list[Any]:
+    from dagster._core.run_coordinator.queued_run_coordinator import QueuedRunCoordinator
+    from dagster._daemon.controller import create_daemon_of_type
+    from dagster._daemon.daemon import MonitoringDaemon
+    from dagster._daemon.run_coordinator.queued_run_coordinator_daemon import QueuedRunCoordinatorDaemon
+
+    submitted = threading.Event()
+
+    class Queue(QueuedRunCoordinatorDaemon):
+        def core_loop(self, workspace_process_context: Any, shutdown_event: Any) -> Any:
+            # IntervalDaemon's loop looks at the time only every half second.
+            while True:
+                submitted.clear()
+                yield from self.run_iteration(workspace_process_context)
+                yield None
+                submitted.wait(self.interval_seconds)
+
+    class Monitoring(MonitoringDaemon):
+        def run_iteration(self, workspace_process_context: Any) -> Any:
+            sweep(workspace_process_context.instance)
+            yield from super().run_iteration(workspace_process_context)
+
+    coordinator = instance.run_coordinator
+    if isinstance(coordinator, QueuedRunCoordinator):
+        submit = coordinator.submit_run
+
+        def submit_and_wake(context: Any) -> dg.DagsterRun:
+            run = submit(context)
+            submitted.set()
+            return run
+
+        coordinator.submit_run = submit_and_wake  # type: ignore[method-assign]
+    own = {
+        QueuedRunCoordinatorDaemon.daemon_type(): lambda: Queue(QUEUE_LOOP_SECONDS),
+        MonitoringDaemon.daemon_type(): lambda: Monitoring(instance.run_monitoring_poll_interval_seconds),
+    }
+    return [
+        own.get(kind, lambda kind=kind: create_daemon_of_type(kind, instance))()
+        for kind in instance.get_required_daemon_types()
+    ]

@@ -86,7 +86,8 @@ class T2RunLauncher(DefaultRunLauncher):
         except handover.WorkerUnreachableError:
             return False
         except (handover.WorkerRefusedError, OSError) as error:
-@@
+            message = f"The worker of {location} did not start the run: {error}"
+            raise DagsterInvariantViolationError(message) from error
         return True
 
     def terminate(self, run_id: str) -> bool:
@@ -95,7 +96,7 @@ class T2RunLauncher(DefaultRunLauncher):
         if run is None or run.is_finished:
             return False
         if handover.run_pid(self.home, run_id) is None:
-            return bool(super().terminate(run_id))
+            return bool(super().terminate(run_id))  # type: ignore[no-untyped-call]
         self._instance.report_run_canceling(run)
         location = _dagster.location_of(run)
         worker = handover.find_worker(self.home, location) if location else None

@@ -1,0 +1,80 @@
+"""`python -m t2.definitions.daemon -w workspace.yaml`: Dagster's daemon with loops of half a second.
+
+Stock Dagster looks at its sensors every 5 s, at its backfills every 30 s and at its queue every 5 s; each of
+these waits would be longer than everything T2 does between "an input landed" and "the query runs".
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import logging
+
+import dagster as dg
+from dagster import DagsterRunStatus, RunsFilter
+
+from t2.definitions._dagster import daemon_controller
+from t2.definitions.launcher import T2RunLauncher
+
+READY = "t2 daemon is ready"
+SENSOR_LOOP_SECONDS = 0.5
+BACKFILL_LOOP_SECONDS = 5
+
+logger = logging.getLogger("dagster.daemon.t2")
+
+
+def main() -> None:
+    """Run Dagster's daemons until the process is interrupted."""
+    parser = argparse.ArgumentParser(prog="python -m t2.definitions.daemon", description=main.__doc__)
+    parser.add_argument("-w", "--workspace", required=True, help="workspace.yaml")
+    options = parser.parse_args()
+    with (
+        dg.DagsterInstance.get() as instance,
+        daemon_controller(
+            instance,
+            options.workspace,
+            sensor_loop_seconds=SENSOR_LOOP_SECONDS,
+            backfill_loop_seconds=BACKFILL_LOOP_SECONDS,
+            sweep=LostRuns().close,
+        ) as controller,
+    ):
+        logger.info(READY)
+        controller.check_daemon_loop()
+
+
+class LostRuns:
+    """Fail the runs that nothing will ever start, and cancel the canceling ones whose process has ended.
+
+    Dagster's own monitoring asks the launcher about started runs only; the others it leaves to time-outs of
+    minutes, and for so long their partitions would count as running.
+    """
+
+    def __init__(self) -> None:
+        self._suspects: set[str] = set()
+
+    def close(self, instance: dg.DagsterInstance) -> None:
+        """Close each run that was lost at the last look and still is.
+
+        At the first look it may only be between its event and the launcher's call, or between its
+        process's last event and its end.
+        """
+        launcher = instance.run_launcher
+        if not isinstance(launcher, T2RunLauncher):
+            return
+        statuses = [DagsterRunStatus.STARTING, DagsterRunStatus.CANCELING]
+        lost = [
+            run for run in instance.get_runs(RunsFilter(statuses=statuses)) if not launcher.is_executed(run)
+        ]
+        for run in lost:
+            if run.run_id not in self._suspects:
+                continue
+            if run.status == DagsterRunStatus.STARTING:
+                instance.report_run_failed(run, "The process of the run died before the run started.")
+            else:
+                instance.report_run_canceled(run, "The process of the run has ended.")
+        self._suspects = {run.run_id for run in lost}
+
+
+if __name__ == "__main__":
+    with contextlib.suppress(KeyboardInterrupt):
+        main()
