@@ -1,0 +1,1 @@
+"""What authors declared: reading a dbt project into frozen values."""

@@ -185,7 +185,7 @@ class Table:
 
     @property
     def follows_code(self) -> bool:
-        """Whether a new code version alone is a reason to build again: views and seeds, whose code is all they are."""
+        """Whether new code alone is a reason to build again: views and seeds, whose code is all they are."""
         return self.is_view or self.kind == "seed"
 
 

@@ -1,0 +1,290 @@
+"""What an author may write under `meta.t2`: the schema that values are checked against.
+
+`docs/configuration.md` is generated from it (`reference.py`), so no key is accepted that is not documented.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import date, datetime, time
+from typing import Any
+from zoneinfo import ZoneInfo
+
+from t2.project.model import Grain
+
+Path = tuple[str, ...]
+Report = Callable[[Path, str, "str | None"], None]
+
+SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+EMAIL = re.compile(r"[^@\s]+@[^@\s]+\.[^@\s]+")
+
+
+@dataclass(frozen=True)
+class Key:
+    """One key: either a value (`parse`), a mapping with fixed keys (`keys`) or one with free names (`each`).
+
+    `parse` returns the value that T2 uses and raises ValueError for any other; `expects` says what is right.
+    """
+
+    doc: str
+    expects: str = "a mapping"
+    parse: Callable[[Any], Any] | None = None
+    default: str = ""
+    keys: Mapping[str, Key] = field(default_factory=dict)
+    each: Mapping[str, Key] = field(default_factory=dict)
+    placeholder: str = ""
+
+
+def check(value: Any, keys: Mapping[str, Key], report: Report, path: Path = ()) -> dict[str, Any]:
+    """Return the parsed values of a mapping; whatever is wrong is reported and left out."""
+    if not isinstance(value, Mapping):
+        report(path, f"{_dotted(path)} must be a mapping, not {value!r}", None)
+        return {}
+    checked: dict[str, Any] = {}
+    for name, inner in value.items():
+        if name not in keys:
+            report(
+                (*path, str(name)), f"unknown key {_dotted((*path, str(name)))}", _hint(str(name), path, keys)
+            )
+        elif inner is not None:
+            _check_key(inner, keys[name], report, (*path, name), checked)
+    return checked
+
+
+def _check_key(value: Any, key: Key, report: Report, path: Path, into: dict[str, Any]) -> None:
+    if key.keys:
+        into[path[-1]] = check(value, key.keys, report, path)
+    elif key.each:
+        named = {name: Key("", keys=key.each) for name in value} if isinstance(value, Mapping) else {}
+        into[path[-1]] = check(value, named, report, path)
+    elif key.parse is not None:
+        try:
+            into[path[-1]] = key.parse(value)
+        except (ValueError, TypeError, OverflowError):
+            report(path, f"{_dotted(path)} is {value!r}; expected {key.expects}", None)
+
+
+def nearest(name: str, valid: Iterable[str]) -> str | None:
+    """Return the valid name that a wrong one was probably meant to be."""
+    return next(iter(difflib.get_close_matches(name, list(valid), n=1, cutoff=0.6)), None)
+
+
+def _hint(name: str, path: Path, keys: Mapping[str, Key]) -> str:
+    close = nearest(name, keys)
+    if close:
+        return f"did you mean {close}?"
+    if not path and name in DBT_KEYS:
+        return f"{name} is dbt's own: write it under config, beside meta"
+    return f"valid keys: {', '.join(keys)}"
+
+
+def _dotted(path: Path) -> str:
+    return ".".join(("meta", "t2", *path))
+
+
+def duration(value: str) -> int:
+    """Return the seconds of `30s`, `5m`, `2h` or `7d`."""
+    match = re.fullmatch(r"(\d+)([smhd])", value)
+    if not match:
+        raise ValueError(value)
+    return int(match[1]) * SECONDS[match[2]]
+
+
+def _positive_duration(value: str) -> int:
+    return _at_least(1)(duration(value))
+
+
+def wall_time(value: Any) -> datetime:
+    """Return a date, datetime or ISO text as a datetime; aware only if it has an offset."""
+    if isinstance(value, datetime):
+        return value
+    if isinstance(value, date):
+        return datetime.combine(value, time())
+    text = str(value).strip()
+    return datetime.fromisoformat(text[:-1] + "+00:00" if text.endswith("Z") else text)
+
+
+def grain(value: Any) -> Grain:
+    """Return the grain with a name; ValueError for any other."""
+    return Grain(value)
+
+
+def zone(value: Any) -> str:
+    """Return the name of an IANA time zone; ValueError if there is none."""
+    try:
+        return ZoneInfo(value).key
+    except (KeyError, OSError) as error:
+        raise ValueError(value) from error
+
+
+def _at_least(least: int) -> Callable[[Any], int]:
+    def parse(value: Any) -> int:
+        if isinstance(value, bool) or not isinstance(value, int) or value < least:
+            raise ValueError(value)
+        return int(value)
+
+    return parse
+
+
+def _one_of(*words: str) -> Callable[[Any], str]:
+    def parse(value: Any) -> str:
+        if value not in words:
+            raise ValueError(value)
+        return str(value)
+
+    return parse
+
+
+def _flag(value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise ValueError(value)
+    return value
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str) or not value.strip():
+        raise ValueError(value)
+    return value
+
+
+def _owners(value: Any) -> tuple[str, ...]:
+    return tuple(owner(_text(item)) for item in (value if isinstance(value, list) else [value]))
+
+
+def owner(value: str) -> str:
+    """Return an owner as Dagster takes it: an email address, or `team:` and a name."""
+    value = value.strip()
+    return value if EMAIL.fullmatch(value) or value.startswith("team:") else f"team:{value}"
+
+
+GRAINS = "hour, day, week, month or year"
+DURATION = "a duration such as 30s, 5m, 2h or 7d"
+
+TIMEZONE = Key(
+    "The clock that days and longer partitions are cut by. Hours are hours of UTC whatever this says.",
+    "an IANA time zone such as Europe/Berlin",
+    zone,
+    "UTC",
+)
+BEGIN = Key(
+    "The first partition, as wall time in the table's time zone, floored to the grain.",
+    "a date or time such as 2013-01-01",
+    wall_time,
+    "`config.begin`",
+)
+OWNER = Key(
+    "Who is told and named when the table does not update: an email address or a team's name, or a list.",
+    "a name, an email address or a list of them",
+    _owners,
+    "the owner of dbt's `group`",
+)
+
+TABLE: Mapping[str, Key] = {
+    "automation": Key(
+        "`eager` builds a partition as soon as its inputs are ready; `manual` only when a person asks.",
+        "eager or manual",
+        _one_of("eager", "manual"),
+        "eager",
+    ),
+    "upstream": Key(
+        "How far back the table reads each of its parents. A name is that of a model, seed or snapshot, "
+        "`source_name.table_name`, a view or ephemeral model in between (it then holds for all that is "
+        "under it), or the table's own name if it reads its own earlier partitions.",
+        each={
+            "lookback": Key(
+                "How many own partitions before the one that is built are read too: 6 on a daily table "
+                "reads seven days.",
+                "a whole number of partitions, 0 or more",
+                _at_least(0),
+                "0",
+            )
+        },
+        placeholder="<name>",
+    ),
+    "backfill": Key(
+        "How much of a backfill is done at once.",
+        keys={
+            "partitions_per_run": Key(
+                "The most partitions that one run builds.", "a whole number, 1 or more", _at_least(1), "1"
+            ),
+            "concurrency": Key(
+                "How many runs of the table may be active at once. Only tables with "
+                "`materialized: partitioned` can have more than one.",
+                "a whole number, 1 or more",
+                _at_least(1),
+                "4 for `materialized: partitioned`, else 1",
+            ),
+        },
+    ),
+    "retries": Key(
+        "What happens after a failed attempt, as long as inputs and code are the same.",
+        keys={
+            "attempts": Key("How often it is tried again.", "a whole number, 0 or more", _at_least(0), "1"),
+            "wait": Key("The wait before the first retry; it doubles with each.", DURATION, duration, "30s"),
+        },
+    ),
+    "timezone": TIMEZONE,
+    "batch_size": Key(
+        "The grain, where dbt's own `batch_size` cannot say it. It wins over dbt's.",
+        GRAINS,
+        grain,
+        "`config.batch_size`",
+    ),
+    "begin": BEGIN,
+    "owner": OWNER,
+}
+
+SOURCE: Mapping[str, Key] = {
+    "batch_size": Key("The grain of the source's partitions. Needs `event_time` and `begin`.", GRAINS, grain),
+    "begin": Key(BEGIN.doc, BEGIN.expects, BEGIN.parse),
+    "timezone": TIMEZONE,
+    "static": Key(
+        "The source has no partitions on purpose: partitioned tables read all of it.",
+        "true or false",
+        _flag,
+        "false",
+    ),
+    "owner": Key(OWNER.doc, OWNER.expects, OWNER.parse, "nobody"),
+    "monitor": Key(
+        "How T2 sees which partitions have landed.",
+        keys={
+            "enabled": Key(
+                "`false`: landed partitions are only reported from outside.", "true or false", _flag, "true"
+            ),
+            "every": Key("The time between two looks.", DURATION, _positive_duration, "30s"),
+            "grace": Key(
+                "How long after its end a partition may still be written before it counts as landed.",
+                DURATION,
+                duration,
+                "0s",
+            ),
+            "sql": Key(
+                "A query with the columns `partition` and, optionally, `fingerprint`: one row for each "
+                "partition that has landed.",
+                "a query",
+                _text,
+                "the newest event time decides",
+            ),
+        },
+    ),
+}
+
+TEST: Mapping[str, Key] = {
+    "scope": Key(
+        "Whether the test looks at the partitions of a run or at the whole table.",
+        "partition or table",
+        _one_of("partition", "table"),
+        "`partition` for generic tests of partitioned tables and for singular tests that call `t2.window`",
+    ),
+}
+
+DBT_KEYS = frozenset(
+    (
+        *("alias", "contract", "event_time", "full_refresh", "group", "incremental_strategy", "lookback"),
+        *("materialized", "on_schema_change", "partition_by", "post_hook", "pre_hook", "schema", "severity"),
+        *("tags", "unique_key", "where"),
+    )
+)

@@ -1,0 +1,192 @@
+"""What each table reads: dbt's dependencies, looking through views and ephemeral models, and their order."""
+
+from __future__ import annotations
+
+import heapq
+import re
+from collections import deque
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from graphlib import CycleError, TopologicalSorter
+
+from t2.project.config import nearest
+from t2.project.declared import Declared
+from t2.project.layers import META
+from t2.project.model import Partitioning, Upstream
+from t2.project.partitions import event_time
+
+WINDOW = re.compile(r"""\bt2\.window\(\s*(['"])([^'"]+)\1\s*(?:,\s*(['"])([^'"]+)\3)?""")
+COMMENT = re.compile(r"\{#.*?#\}", re.DOTALL)
+
+Partitionings = Mapping[str, Partitioning | None]
+
+
+@dataclass(frozen=True)
+class Reach:
+    """How a table reaches one of the nodes that it reads, directly or through views and ephemeral models."""
+
+    lookback: int
+    through: tuple[str, ...]
+
+
+def order(declared: Declared) -> list[str]:
+    """Return all unique ids in dependency order, ties by key; by key alone if there is a cycle."""
+    sorter = TopologicalSorter({uid: declared.parents(uid) for uid in declared.nodes})
+    try:
+        sorter.prepare()
+    except CycleError as error:
+        _report_cycle(declared, error.args[1])
+        return sorted(declared.nodes, key=declared.key)
+    ready: list[tuple[str, str]] = []
+    ordered = []
+    while sorter.is_active():
+        for uid in sorter.get_ready():
+            heapq.heappush(ready, (declared.key(uid), uid))
+        uid = heapq.heappop(ready)[1]
+        ordered.append(uid)
+        sorter.done(uid)
+    return ordered
+
+
+def _report_cycle(declared: Declared, cycle: list[str]) -> None:
+    names = " --> ".join(reversed(cycle))
+    hint = "remove one of the refs; a table reads its own earlier partitions with t2.window('its own name')"
+    declared.report_at(f"{declared.location(cycle[-1])}:1", f"Found a cycle: {names}", hint)
+
+
+def reached(declared: Declared, reader: str) -> dict[str, Reach]:
+    """Return the nodes that a table reads, by unique id, with the largest lookback and the shortest way."""
+    wanted = declared.settings[reader].get("upstream", {})
+    found: dict[str, Reach] = {}
+    queue = deque((parent, Reach(0, ())) for parent in declared.parents(reader))
+    while queue:
+        uid, so_far = queue.popleft()
+        name = declared.label(uid)
+        lookback = max(so_far.lookback, wanted.get(name, {}).get("lookback", 0))
+        seen = found.get(uid)
+        if seen is not None and seen.lookback >= lookback:
+            continue
+        found[uid] = Reach(lookback, seen.through if seen else so_far.through)
+        if declared.is_transparent(uid):
+            onwards = Reach(lookback, (*so_far.through, name))
+            queue.extend((parent, onwards) for parent in declared.parents(uid))
+    return found
+
+
+def upstreams(declared: Declared, cut: Partitionings, reader: str) -> tuple[Upstream, ...]:
+    """Return a table's upstream windows, itself last; what cannot be a window is reported."""
+    found = reached(declared, reader)
+    _check_names(declared, cut, reader, found)
+    _check_windows(declared, cut, reader, found)
+    if cut[reader] is not None:
+        _check_sources(declared, cut, reader, found)
+    edges = {}
+    for uid, reach in found.items():
+        if declared.materialized(uid) != "ephemeral":
+            edges[uid] = Upstream(declared.key(uid), reach.lookback, reach.through)
+    itself = declared.settings[reader].get("upstream", {}).get(declared.label(reader))
+    if itself is not None:
+        edges[reader] = Upstream(declared.key(reader), itself.get("lookback", 0))
+    return tuple(edges.values())
+
+
+def _check_names(declared: Declared, cut: Partitionings, reader: str, found: Mapping[str, Reach]) -> None:
+    own = declared.label(reader)
+    by_name = {declared.label(uid): uid for uid in found}
+    for name, wanted in declared.settings[reader].get("upstream", {}).items():
+        path = (*META, "upstream", str(name))
+        lookback = wanted.get("lookback", 0)
+        if name == own:
+            if lookback < 1 and "lookback" in wanted:
+                message = f"{own} reads itself with lookback 0, so it reads nothing"
+                declared.report(reader, message, "a self reference needs a lookback of 1 or more", path)
+        elif name not in by_name:
+            close = nearest(str(name), by_name)
+            hint = (
+                f"did you mean {close}?" if close else f"it reads {', '.join(sorted(by_name)) or 'nothing'}"
+            )
+            declared.report(reader, f"{own} does not read {name}", hint, path)
+            continue
+        if not lookback or reader in declared.broken:
+            continue
+        if cut[reader] is None:
+            message = f"lookback on {name}, but {own} has no partitions to look back from"
+            declared.report(reader, message, "give it event_time, batch_size and begin", (*path, "lookback"))
+        elif name != own and not _has_partitions(declared, cut, by_name[name]):
+            message = f"window on an unpartitioned upstream: {name} has no partitions to look back to"
+            declared.report(reader, message, "remove the lookback, or partition it", (*path, "lookback"))
+
+
+def _has_partitions(declared: Declared, cut: Partitionings, uid: str) -> bool:
+    """Whether a node or, if it is a view, something under it has partitions (or should, but is broken)."""
+    under = [uid, *reached(declared, uid)] if declared.is_transparent(uid) else [uid]
+    return any(cut[node] is not None or node in declared.broken for node in under)
+
+
+def _check_windows(declared: Declared, cut: Partitionings, reader: str, found: Mapping[str, Reach]) -> None:
+    """Check what the SQL says with `t2.window('name')` against what is declared."""
+    by_name = {declared.label(uid): uid for uid in found}
+    own = declared.label(reader)
+    for name in _windows(declared, reader):
+        if name == own:
+            if own not in declared.settings[reader].get("upstream", {}):
+                _report_in_sql(
+                    declared,
+                    reader,
+                    name,
+                    f"self reference without lookback: the SQL reads t2.window('{own}')",
+                    f"add meta: {{t2: {{upstream: {{{own}: {{lookback: 1}}}}}}}}",
+                )
+        elif name in by_name and cut[reader] is not None:
+            _check_window(declared, cut, reader, by_name[name])
+
+
+def _check_window(declared: Declared, cut: Partitionings, reader: str, upstream: str) -> None:
+    name = declared.label(upstream)
+    if not declared.is_source(upstream) and not _has_partitions(declared, cut, upstream):
+        message = f"window on an unpartitioned upstream: {name} has no partitions"
+        hint = f"read it with ref('{name}'), or give it event_time, batch_size and begin"
+        _report_in_sql(declared, reader, name, message, hint)
+    elif declared.settings[upstream].get("static"):
+        message = f"window on an unpartitioned upstream: {name} is static"
+        _report_in_sql(declared, reader, name, message, "read it with source(), or remove static")
+    elif declared.is_transparent(upstream) and event_time(declared, upstream) is None:
+        message = f"t2.window('{name}') filters by the event time of {name}, which has none"
+        _report_in_sql(declared, reader, name, message, f"set event_time in the config of {name}")
+
+
+def _windows(declared: Declared, uid: str) -> Iterator[str]:
+    code = declared.nodes[uid].get("raw_code") or ""
+    if "t2.window" in code:
+        for _, first, _, table in WINDOW.findall(COMMENT.sub("", code)):
+            yield f"{first}.{table}" if table else first
+
+
+def _report_in_sql(declared: Declared, reader: str, name: str, message: str, hint: str) -> None:
+    file = declared.location(reader)
+    lines = declared.files.text(file).splitlines()
+    for number, line in enumerate(lines, 1):
+        if any(
+            name == (f"{found[1]}.{found[3]}" if found[3] else found[1]) for found in WINDOW.findall(line)
+        ):
+            declared.report_at(f"{file}:{number}", message, hint)
+            return
+    declared.report_at(f"{file}:1", message, hint)
+
+
+def _check_sources(declared: Declared, cut: Partitionings, reader: str, found: Mapping[str, Reach]) -> None:
+    for uid in found:
+        if (
+            not declared.is_source(uid)
+            or cut[uid]
+            or uid in declared.broken
+            or declared.settings[uid].get("static")
+        ):
+            continue
+        lacks = "batch_size" if event_time(declared, uid) else "event_time and batch_size"
+        declared.report(
+            uid,
+            f"source {declared.label(uid)} has no {lacks}, but partitioned tables read it",
+            "add config: {event_time: ..., meta: {t2: {batch_size: ..., begin: ...}}}, "
+            "or meta: {t2: {static: true}} if it has no partitions on purpose",
+        )
