@@ -1,14 +1,27 @@
-{# How a node is cut: {grain, zone, event_time, begin, types}; grain and event_time may be none. #}
+{# How a node is cut: {grain, zone, event_time, begin}; all but the zone may be none. #}
 {% macro cut_of(node) %}
   {% set settings = t2.settings_of(node) %}
-  {% set grain = node.config.get('batch_size') or settings.get('batch_size') %}
-  {% set grain = ((grain.value if grain.value is defined else grain) | string | lower) if grain else none %}
+  {% set grain = settings.get('batch_size') or node.config.get('batch_size') %}
   {% do return({
     'grain': grain,
-    'zone': 'UTC' if grain == 'hour' else (settings.get('timezone') or 'UTC'),
+    'zone': 'UTC' if grain == 'hour' else (settings.get('timezone') or t2.zone_under(node)),
     'event_time': node.config.get('event_time'),
-    'begin': node.config.get('begin') or settings.get('begin'),
+    'begin': settings.get('begin') or node.config.get('begin'),
   }) %}
+{% endmacro %}
+
+{# The clock of a view or ephemeral model is that of the tables under it, if they agree. #}
+{% macro zone_under(node) %}
+  {% if not execute or node.resource_type != 'model' or node.config.materialized not in ('view', 'ephemeral') %}
+    {% do return('UTC') %}
+  {% endif %}
+  {% set zones = [] %}
+  {% for unique_id in node.depends_on.nodes %}
+    {% set parent = graph.nodes.get(unique_id) or graph.sources.get(unique_id) %}
+    {% set cut = t2.cut_of(parent) %}
+    {% if cut.event_time and cut.zone not in zones %}{% do zones.append(cut.zone) %}{% endif %}
+  {% endfor %}
+  {% do return(zones[0] if zones | length == 1 else 'UTC') %}
 {% endmacro %}
 
 {% macro settings_of(node) %}
@@ -16,15 +29,21 @@
   {% do return(meta.get('t2') or {}) %}
 {% endmacro %}
 
+{# What T2's runtime says (runtime/windows.py); {} in plain dbt. #}
+{% macro told() %}
+  {% set told = var('t2', none) %}
+  {% do return(told if told is mapping and told.get('windows') is mapping else {}) %}
+{% endmacro %}
+
 {# The model's own window {start, end, grain, zone}, wall times on its own clock; none for all there is. #}
 {% macro own_window() %}
-  {% set cut = t2.cut_of(model) %}
-  {% set told = var('t2', none) %}
-  {% if told is mapping and told.get('windows') is mapping %}
+  {% set told = t2.told() %}
+  {% if told %}
     {% if told.get('start') is none %}{% do return(none) %}{% endif %}
     {% do return({'start': t2.clock_parse(told.start), 'end': t2.clock_parse(told.end),
                   'grain': told.grain, 'zone': told.timezone}) %}
   {% endif %}
+  {% set cut = t2.cut_of(model) %}
   {% if cut.grain is none or cut.event_time is none or model.config.materialized in
         ('view', 'ephemeral', 'table', 'seed', 'snapshot', 'materialized_view', 'test') %}
     {% do return(none) %}

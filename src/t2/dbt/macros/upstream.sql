@@ -7,17 +7,20 @@
   {% endfor %}
 {% endmacro %}
 
-{# The window of an upstream, {start, end} on its own clock; none for all its rows. #}
+{# The window of an upstream, {start, end, zone} on its own clock; none for all its rows. #}
 {% macro upstream_window(node) %}
+  {% set told = t2.told().get('windows', {}).get(node.unique_id) %}
+  {% if told and told.start %}{% do return(t2.told_window(told)) %}{% endif %}
   {% set cut = t2.cut_of(node) %}
-  {% set told = var('t2', none) %}
-  {% if cut.event_time is none %}{% do return(none) %}{% endif %}
-  {% if told is mapping and told.get('windows') is mapping and node.unique_id in told.windows %}
-    {% set window = told.windows[node.unique_id] %}
-    {% do return({'start': t2.clock_parse(window.start), 'end': t2.clock_parse(window.end)}) %}
-  {% endif %}
+  {% set seen_through = node.resource_type == 'model' and node.config.materialized in ('view', 'ephemeral') %}
+  {% if cut.event_time is none or (cut.grain is none and not seen_through) %}{% do return(none) %}{% endif %}
   {% set own = t2.own_window() %}
-  {% do return(t2.window_back(own, cut, t2.lookback_on(node)) if own is not none else none) %}
+  {% set lookback = told.lookback if told else t2.lookback_on(node) %}
+  {% do return(t2.window_back(own, cut, lookback) if own is not none else none) %}
+{% endmacro %}
+
+{% macro told_window(told) %}
+  {% do return({'start': t2.clock_parse(told.start), 'end': t2.clock_parse(told.end), 'zone': told.timezone}) %}
 {% endmacro %}
 
 {# [start - lookback own windows, end) on the upstream's clock; whole partitions of an upstream that is coarser. #}
@@ -30,32 +33,28 @@
     {% set low = t2.clock_floor(cut.grain, low) %}
     {% set high = t2.clock_ceiling(cut.grain, high) %}
   {% endif %}
-  {% do return({'start': low, 'end': high}) %}
+  {% do return({'start': low, 'end': high, 'zone': cut.zone}) %}
 {% endmacro %}
 
-{# meta.t2.upstream.<name>.lookback; a source is named `source.table` or by its table alone. #}
+{# meta.t2.upstream.<name>.lookback; a source's name is `source.table`. #}
 {% macro lookback_on(node, default=0) %}
   {% set upstream = t2.settings_of(model).get('upstream') or {} %}
-  {% set dotted = node.source_name ~ '.' ~ node.name if node.source_name else node.name %}
-  {% set declared = upstream.get(dotted) or upstream.get(node.name) or {} %}
-  {% do return(declared.get('lookback', default) | int) %}
+  {% set name = node.source_name ~ '.' ~ node.name if node.source_name else node.name %}
+  {% do return((upstream.get(name) or {}).get('lookback', default) | int) %}
 {% endmacro %}
 
 {# The rows of the table itself that lie before its window: [start - lookback, start). #}
 {% macro window_of_itself() %}
-  {% set existing = load_cached_relation(this) %}
-  {% if existing is none or (should_full_refresh() and var('t2', none) is none) %}
+  {% set told = t2.told() %}
+  {% if load_cached_relation(this) is none or (should_full_refresh() and not told) %}
     {% do return(t2.no_rows_of(model)) %}
   {% endif %}
-  {% set told = var('t2', none) %}
-  {% if told is mapping and told.get('windows') is mapping and model.unique_id in told.windows %}
-    {% set window = told.windows[model.unique_id] %}
-    {% set window = {'start': t2.clock_parse(window.start), 'end': t2.clock_parse(window.end)} %}
+  {% set own = t2.own_window() %}
+  {% if own is none %}{% do return(this.render()) %}{% endif %}
+  {% if model.unique_id in told.get('windows', {}) %}
+    {% set window = t2.told_window(told.windows[model.unique_id]) %}
   {% else %}
-    {% set own = t2.own_window() %}
-    {% if own is none %}{% do return(this.render()) %}{% endif %}
-    {% set lookback = t2.lookback_on(model, default=1) %}
-    {% set window = t2.window_back(dict(own, end=own.start), t2.cut_of(model), lookback) %}
+    {% set window = t2.window_back(dict(own, end=own.start), t2.cut_of(model), t2.lookback_on(model, default=1)) %}
   {% endif %}
   {% do return('(select * from ' ~ this.render() ~ ' where ' ~ t2.within(model, window) ~ ')') %}
 {% endmacro %}
@@ -80,17 +79,16 @@
   {% do return('(select ' ~ typed | join(', ') ~ ' where false)') %}
 {% endmacro %}
 
-{# The condition that a node's event time lies in a window. #}
+{# The condition that a node's event time lies in a window {start, end, zone}. #}
 {% macro within(node, window) %}
-  {% set cut = t2.cut_of(node) %}
   {% set column = t2.event_time_column(node) %}
-  {% set type = t2.column_type(node, cut.event_time) %}
-  {% do return(column ~ ' >= ' ~ t2.literal(window.start, type, cut.zone)
-               ~ ' and ' ~ column ~ ' < ' ~ t2.literal(window.end, type, cut.zone)) %}
+  {% set type = t2.column_type(node, node.config.event_time) %}
+  {% do return(column ~ ' >= ' ~ t2.literal(window.start, type, window.zone)
+               ~ ' and ' ~ column ~ ' < ' ~ t2.literal(window.end, type, window.zone)) %}
 {% endmacro %}
 
 {% macro event_time_column(node) %}
-  {% set name = t2.cut_of(node).event_time %}
+  {% set name = node.config.event_time %}
   {% set documented = (node.columns or {}).get(name) %}
   {% do return(adapter.quote(name) if documented and documented.quote else name) %}
 {% endmacro %}

@@ -38,7 +38,7 @@
   {{ run_hooks(post_hooks, inside_transaction=True) }}
   {% do adapter.commit() %}
 
-  {% do t2.partitioned_cleanup(temp) %}
+  {% do run_query('drop table ' ~ temp) %}
   {{ run_hooks(post_hooks, inside_transaction=False) }}
   {{ return({'relations': [target_relation]}) }}
 {% endmaterialization %}

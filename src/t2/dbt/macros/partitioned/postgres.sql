@@ -53,7 +53,7 @@
 {# Up to 64 partitions are locked one by one, sorted; more, or the whole table, by the table's own lock. #}
 {% macro postgres_partitioned_lock(relation, plan) %}
   {% set id = t2.postgres_partitioned_id(relation) %}
-  {% set starts = t2.partitioned_starts(plan, 64) if plan.window and not plan.whole else [] %}
+  {% set starts = t2.partitioned_starts(plan.window, 64) if plan.window and not plan.whole else [] %}
   {% call statement('lock') %}
     {%- if starts -%}
       select pg_advisory_xact_lock_shared({{ id }}, 0);
@@ -65,11 +65,11 @@
 {% endmacro %}
 
 {# The starts of a window's partitions, in order; [] if there are more than `most`. #}
-{% macro partitioned_starts(plan, most) %}
-  {% set found = namespace(at=t2.clock_floor(plan.grain, plan.window.start), starts=[]) %}
-  {% for _ in range(most + 1) if found.at < plan.window.end %}
+{% macro partitioned_starts(window, most) %}
+  {% set found = namespace(at=t2.clock_floor(window.grain, window.start), starts=[]) %}
+  {% for _ in range(most + 1) if found.at < window.end %}
     {% do found.starts.append(found.at) %}
-    {% set found.at = t2.clock_shift(plan.grain, found.at, 1) %}
+    {% set found.at = t2.clock_shift(window.grain, found.at, 1) %}
   {% endfor %}
   {% do return(found.starts if found.starts | length <= most else []) %}
 {% endmacro %}

@@ -1,7 +1,9 @@
-{# What the `partitioned` materialization is told: {event_time, grain, window, whole}; raises on bad settings. #}
+{# What the `partitioned` materialization is told: {condition, grain, window, whole}; raises on bad settings. #}
 {% macro partitioned_plan() %}
   {% set cut = t2.cut_of(model) %}
-  {% for name, value in {'event_time': cut.event_time, 'batch_size': cut.grain, 'begin': cut.begin}.items() if not value %}
+  {% set told = t2.told() %}
+  {% set needed = {'event_time': cut.event_time, 'batch_size': cut.grain or told, 'begin': cut.begin or told} %}
+  {% for name, value in needed.items() if not value %}
     {% do exceptions.raise_compiler_error("materialized='partitioned' needs the config " ~ name ~ ": " ~ model.name) %}
   {% endfor %}
   {% set strategy = config.get('incremental_strategy') or 'insert_overwrite' %}
@@ -10,9 +12,9 @@
       "materialized='partitioned' does not know incremental_strategy='" ~ strategy ~ "' on " ~ adapter.type()
       ~ ": use 'insert_overwrite'") %}
   {% endif %}
-  {% set told = var('t2', none) or var('t2_start', none) %}
-  {% do return({'column': t2.event_time_column(model), 'grain': cut.grain, 'window': t2.own_window(),
-                'whole': should_full_refresh() and not told}) %}
+  {% set window = t2.own_window() %}
+  {% do return({'window': window, 'condition': t2.within(model, window) if window else '1 = 1',
+                'whole': should_full_refresh() and not told and var('t2_start', none) is none}) %}
 {% endmacro %}
 
 {# A name that no other process, thread or run uses; the table's own name leads so that people can place it. #}
@@ -40,33 +42,31 @@
 
 {# Counts the built rows; raises if one lies outside of the window or has no event time. #}
 {% macro partitioned_count(temp, plan) %}
-  {% set type = t2.column_type(model, config.get('event_time')) %}
-  {% set zone = plan.window.zone if plan.window else 'UTC' %}
+  {% set column = t2.event_time_column(model) %}
   {% set query %}
-    select count(*)
-      {%- if plan.window -%}
-      , sum(case when {{ plan.column }} >= {{ t2.literal(plan.window.start, type, zone) }}
-                  and {{ plan.column }} < {{ t2.literal(plan.window.end, type, zone) }} then 0 else 1 end)
-      {%- endif %}
-      , sum(case when {{ plan.column }} is null then 1 else 0 end)
+    select count(*), sum(case when {{ column }} is not null and {{ plan.condition }} then 0 else 1 end),
+      count(*) - count({{ column }})
     from {{ temp }}
   {% endset %}
   {% set row = run_query(query).rows[0] %}
-  {% set counts = {'rows': row[0] | int, 'outside': (row[1] or 0) | int if plan.window else 0, 'untimed': (row[row | length - 1] or 0) | int} %}
-  {% if counts.outside or counts.untimed %}
-    {% do t2.partitioned_cleanup(temp) %}
-    {% do exceptions.raise_compiler_error(t2.partitioned_refusal(plan, counts)) %}
+  {% set counts = {'all': row[0] | int, 'refused': (row[1] or 0) | int, 'untimed': row[2] | int} %}
+  {% if counts.refused %}
+    {% do exceptions.raise_compiler_error(t2.partitioned_refusal(plan.window, counts)) %}
   {% endif %}
-  {% do return(counts.rows) %}
+  {% do return(counts.all) %}
 {% endmacro %}
 
-{% macro partitioned_refusal(plan, counts) %}
-  {% set strays = ([counts.outside, counts.untimed] | max) %}
-  {% set place = 'in the window [' ~ plan.window.start ~ ', ' ~ plan.window.end ~ ')' if plan.window else 'given' %}
-  {% do return(
-    model.name ~ ": " ~ strays ~ " of " ~ counts.rows ~ " rows were refused, nothing was written: their "
-    ~ config.get('event_time') ~ " is not " ~ place ~ (" (" ~ counts.untimed ~ " have none at all)" if counts.untimed else "")
-    ~ ". Filter the query with t2.window(...) or where " ~ "{{ t2.in_window('" ~ config.get('event_time') ~ "') }}") %}
+{% macro partitioned_refusal(window, counts) %}
+  {% set column = config.get('event_time') %}
+  {% set untimed = 'for ' ~ counts.untimed ~ ' of them ' ~ column ~ ' is null' %}
+  {% if counts.untimed == counts.refused %}
+    {% set why = column ~ ' is null' %}
+  {% else %}
+    {% set why = column ~ ' is outside of [' ~ window.start ~ ', ' ~ window.end ~ ')'
+                 ~ (' (' ~ untimed ~ ')' if counts.untimed else '') %}
+  {% endif %}
+  {% do return(model.name ~ ': ' ~ counts.refused ~ ' of ' ~ counts.all ~ ' rows refused, nothing written: ' ~ why
+               ~ ". Filter them in the SQL, with t2.in_window('" ~ column ~ "') for instance") %}
 {% endmacro %}
 
 {# Brings the table's columns in line as on_schema_change says; returns the columns to insert, quoted. #}
@@ -81,13 +81,9 @@
 
 {# Replaces the window's rows; the caller holds the transaction. #}
 {% macro partitioned_replace(relation, temp, columns, plan, rows) %}
-  {% set type = t2.column_type(model, config.get('event_time')) %}
   {% call statement('delete') %}
     delete from {{ relation }}
-    {%- if plan.window and not plan.whole %}
-    where {{ plan.column }} >= {{ t2.literal(plan.window.start, type, plan.window.zone) }}
-      and {{ plan.column }} < {{ t2.literal(plan.window.end, type, plan.window.zone) }}
-    {%- endif %}
+    {%- if not plan.whole %} where {{ plan.condition }}{% endif %}
   {% endcall %}
   {% call statement('main') %}
     insert into {{ relation }} ({{ columns }}) select {{ columns }} from {{ temp }}
@@ -99,8 +95,4 @@
 {% macro partitioned_finish(relation, existed) %}
   {% do apply_grants(relation, config.get('grants'), should_revoke=should_revoke(relation if existed else none, not existed)) %}
   {% do persist_docs(relation, model) %}
-{% endmacro %}
-
-{% macro partitioned_cleanup(temp) %}
-  {% do run_query('drop table if exists ' ~ temp) %}
 {% endmacro %}

@@ -1,0 +1,125 @@
+"""The windows that a node's SQL reads, as the dbt variable `t2`: what `t2.window` filters by.
+
+The same declaration maps partitions in the planner, and the dbt package computes the same windows where dbt
+runs without T2; a test holds them equal. All times are naive wall times on the clock of the table that they
+filter, as text: that is what event time columns hold.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, timezone
+from typing import Any
+
+from t2.errors import ConfigError
+from t2.planning.grid import Grid
+from t2.project.model import Grain, Project, Source, Table, Upstream
+
+WALL_FORMAT = "%Y-%m-%d %H:%M:%S"
+
+Variables = dict[str, Any]
+
+
+def variables(
+    project: Project, table: Table, first_key: str | None, last_key: str | None, *, now: datetime
+) -> Variables:
+    """Return `{"t2": ...}` for building the partitions `first_key` to `last_key` of a table in one statement.
+
+    Without keys nothing is filtered. A partition whose window is not over at `now` is refused: built
+    early it would count as landed with a part of its rows.
+    """
+    if table.partitioning is None or first_key is None or last_key is None:
+        return {"t2": {"start": None, "end": None, "windows": {}}}
+    grid = Grid.of(table.partitioning)
+    first, last = grid.index(first_key), grid.index(last_key)
+    if last >= grid.count(now):
+        raise ConfigError(
+            f"the {grid.grain.value} is not over yet",
+            where=f"{table.key} {last_key}",
+            hint="a partition is built once its window has ended",
+        )
+    windows = {}
+    for upstream in table.upstreams:
+        window = _upstream_window(project, table, upstream, first, last)
+        if window is not None:
+            windows[project.node(upstream.key).unique_id] = window
+    return _own(grid, first, last, windows)
+
+
+def partition_variables(node: Table | Source, key: str) -> Variables:
+    """Return `{"t2": ...}` for a test of one partition: each window is that partition."""
+    if node.partitioning is None:
+        raise ConfigError("a table without partitions has no partition to test", where=node.key)
+    grid = Grid.of(node.partitioning)
+    index = grid.index(key)
+    start, end = grid.window(index)
+    return _own(grid, index, index, {node.unique_id: _window(grid, start, end)})
+
+
+def predicate(node: Table | Source, first_key: str, last_key: str) -> str:
+    """Return the SQL condition that a row of a table lies in its partitions `first_key` to `last_key`."""
+    partitioning = node.partitioning
+    if partitioning is None:
+        raise ConfigError("a table without partitions has no partition to filter by", where=node.key)
+    grid = Grid.of(partitioning)
+    start, end = grid.window(grid.index(first_key), grid.index(last_key))
+    column = partitioning.event_time
+    return f"{column} >= {literal(node, grid, start)} and {column} < {literal(node, grid, end)}"
+
+
+def literal(node: Table | Source, grid: Grid, instant: datetime) -> str:
+    """Return an instant as SQL that a node's event time can be compared with, as `t2.literal` renders it."""
+    types = {column.name: column.data_type or "" for column in node.columns}
+    column = node.partitioning.event_time if node.partitioning else ""
+    if is_aware(types.get(column, "")):
+        utc = instant.astimezone(timezone.utc)
+        return f"cast('{utc.strftime(WALL_FORMAT)}+00' as timestamptz)"
+    return f"cast('{grid.local(instant).strftime(WALL_FORMAT)}' as timestamp)"
+
+
+def is_aware(data_type: str) -> bool:
+    """Return whether a column's type holds instants rather than wall times."""
+    return data_type.lower().startswith("timestamptz") or "with time zone" in data_type.lower()
+
+
+def batch_window(table: Table, key: str) -> tuple[datetime, datetime]:
+    """Return a partition's window as dbt's microbatch gives it: wall times that are labelled UTC."""
+    assert table.partitioning is not None
+    grid = Grid.of(table.partitioning)
+    start, end = (grid.local(instant) for instant in grid.window(grid.index(key)))
+    return start.replace(tzinfo=timezone.utc), end.replace(tzinfo=timezone.utc)
+
+
+def _upstream_window(
+    project: Project, table: Table, upstream: Upstream, first: int, last: int
+) -> dict[str, Any] | None:
+    """Return the rows of an upstream that the partitions `first` to `last` read; None for all of them.
+
+    Of a view the macro knows the clock, which is that of the tables under it; it needs the lookback alone.
+    """
+    node = project.node(upstream.key)
+    assert table.partitioning is not None
+    grid = Grid.of(table.partitioning)
+    start, end = grid.window(first, last)
+    back = grid.window(first - upstream.lookback)[0] if upstream.lookback <= first else grid.back(start, upstream.lookback)
+    if node.key == table.key:
+        return _window(grid, back, start)
+    if node.partitioning is None:
+        looked_through = isinstance(node, Table) and node.is_view and node.event_time
+        return {"lookback": upstream.lookback} if looked_through else None
+    reads = Grid.of(node.partitioning)
+    if reads.grain.rank > grid.grain.rank:
+        return _window(reads, *reads.widen(back, end))
+    return _window(reads, back, end)
+
+
+def _own(grid: Grid, first: int, last: int, windows: dict[str, Any]) -> Variables:
+    own = _window(grid, *grid.window(first, last))
+    return {"t2": {**own, "grain": grid.grain.value, "windows": windows}}
+
+
+def _window(grid: Grid, start: datetime, end: datetime) -> dict[str, Any]:
+    return {
+        "start": grid.local(start).strftime(WALL_FORMAT),
+        "end": grid.local(end).strftime(WALL_FORMAT),
+        "timezone": "UTC" if grid.grain is Grain.HOUR else grid.timezone,
+    }
