@@ -28,8 +28,8 @@ class Grid:
 
     def __init__(self, partitioning: Partitioning) -> None:
         self.grain = partitioning.grain
-        self.timezone = partitioning.timezone
-        self._zone = ZoneInfo("UTC" if self.grain is Grain.HOUR else partitioning.timezone)
+        self.timezone = _clock(partitioning)
+        self._zone = ZoneInfo(self.timezone)
         self._begin = floor(self.grain, partitioning.begin)
         self._boundaries: Ints = np.empty(0, np.int64)
 
@@ -37,7 +37,7 @@ class Grid:
     @cache
     def of(partitioning: Partitioning) -> Grid:
         """Return the grid of a partitioning; grids with the same cut are the same object."""
-        return _grid(partitioning.grain, floor(partitioning.grain, partitioning.begin), partitioning.timezone)
+        return _grid(partitioning.grain, floor(partitioning.grain, partitioning.begin), _clock(partitioning))
 
     def count(self, now: datetime) -> int:
         """Return how many partitions are over at `now` (aware)."""
@@ -84,8 +84,7 @@ class Grid:
 
         It may lie before `begin`.
         """
-        wall = instant.astimezone(self._zone).replace(tzinfo=None)
-        return self._instant(_shift(self.grain, wall, -partitions))
+        return self._instant(_shift(self.grain, floor(self.grain, self.local(instant)), -partitions))
 
     def local(self, instant: datetime) -> datetime:
         """Return the naive wall time of an instant on this table's clock: what event time columns hold."""
@@ -94,10 +93,9 @@ class Grid:
     def widen(self, start: datetime, end: datetime) -> tuple[datetime, datetime]:
         """Return the smallest window of whole partitions that holds [start, end)."""
         low = self._instant(floor(self.grain, self.local(start)))
-        high = self._instant(floor(self.grain, self.local(end)))
-        if high < end:
-            high = self._instant(_shift(self.grain, self.local(high), 1))
-        return low, high
+        last = floor(self.grain, self.local(end))
+        high = self._instant(last)
+        return low, high if high >= end else self._instant(_shift(self.grain, last, 1))
 
     def at(self, instant: datetime) -> int:
         """Return the number of the partition whose window holds an instant; negative before `begin`."""
@@ -131,7 +129,8 @@ class Grid:
         wall = _parse(self.grain, key)
         if wall is None or wall < self._begin or floor(self.grain, wall) != wall:
             return -1
-        return self._ordinal(wall)
+        index = self._ordinal(wall)
+        return index if self.key(index) == key else -1
 
 
 @cache
@@ -139,7 +138,6 @@ def _grid(grain: Grain, begin: datetime, zone: str) -> Grid:
     return Grid(Partitioning(grain, begin, event_time="", timezone=zone))
 
 
-@lru_cache(maxsize=4096)
 def overlap(
     reader: Grid, upstream: Grid, lookback: int, count: int, itself: bool = False
 ) -> tuple[Ints, Ints]:
@@ -147,31 +145,43 @@ def overlap(
 
     The window of partition i is [start - lookback own partitions, end), for a self reference it
     ends at start. Partitions of the upstream before its begin do not exist and are left out; `high` may
-    lie beyond what the upstream has landed so far.
+    lie beyond what the upstream has landed so far. The arrays are shared: they cannot be written to.
     """
-    if itself:
-        own = np.arange(count, dtype=np.int64)
-        return np.maximum(own - lookback, 0), own
-    edges = reader.boundaries(count)
-    if reader is upstream:
-        own = np.arange(count, dtype=np.int64)
-        return np.maximum(own - lookback, 0), own + 1
-    starts = _starts_before(reader, edges, lookback)
-    needed = upstream.at(_utc(edges[-1])) + 2 if count else 1
-    upstream_edges = upstream.boundaries(max(needed, 1))
-    low = np.searchsorted(upstream_edges[1:], starts, side="right")
-    high = np.searchsorted(upstream_edges[:-1], edges[1:], side="left")
-    return low.astype(np.int64), np.maximum(high, low).astype(np.int64)
+    size = 1 << max(count - 1, 1).bit_length()
+    low, high = _overlap(reader, upstream, lookback, size, itself)
+    return low[:count], high[:count]
+
+
+# By powers of two, so that the end of a window, which adds a partition, does not empty the cache.
+@lru_cache(maxsize=1024)
+def _overlap(reader: Grid, upstream: Grid, lookback: int, count: int, itself: bool) -> tuple[Ints, Ints]:
+    own = np.arange(count, dtype=np.int64)
+    if itself or reader is upstream:
+        low, high = np.maximum(own - lookback, 0), own if itself else own + 1
+    else:
+        edges = reader.boundaries(count)
+        starts = _starts_before(reader, edges, lookback)
+        upstream_edges = upstream.boundaries(max(upstream.at(_utc(edges[-1])) + 2, 1))
+        low = np.searchsorted(upstream_edges[1:], starts, side="right").astype(np.int64)
+        high = np.searchsorted(upstream_edges[:-1], edges[1:], side="left").astype(np.int64)
+        high = np.maximum(high, low)
+    low.setflags(write=False)
+    high.setflags(write=False)
+    return low, high
 
 
 def _starts_before(grid: Grid, edges: Ints, lookback: int) -> Ints:
     """Return the starts of the windows of the first partitions, moved back by `lookback` own partitions."""
-    starts = edges[:-1].copy()
+    starts: Ints = edges[:-1].copy()
     if lookback and len(starts):
         starts[lookback:] = edges[:-1][: max(len(starts) - lookback, 0)]
         for index in range(min(lookback, len(starts))):
             starts[index] = int(grid.back(_utc(edges[index]), lookback).timestamp())
     return starts
+
+
+def _clock(partitioning: Partitioning) -> str:
+    return "UTC" if partitioning.grain is Grain.HOUR else partitioning.timezone
 
 
 def _shift(grain: Grain, wall: datetime, count: int) -> datetime:
@@ -188,7 +198,7 @@ def _parse(grain: Grain, key: str) -> datetime | None:
         if grain is Grain.HOUR:
             if len(key) != 16 or key[10] != "-":
                 return None
-            return datetime.fromisoformat(f"{key[:10]}T{key[11:]}")
+            return datetime.fromisoformat(f"{key[:10]}T{key[11:]}").replace(tzinfo=None)
         return datetime.combine(date.fromisoformat(key), datetime.min.time()) if len(key) == 10 else None
     except ValueError:
         return None

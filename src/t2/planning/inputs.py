@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,12 +20,14 @@ class Settled:
     """What one table or source offers its readers after it was planned; one entry a partition.
 
     `usable`: landed and neither being built nor about to be. `busy`: it, or something it reads,
-    will be built by itself soon. `ready`: requested in this tick.
+    is being built or will be without anybody's help. `stuck`: landed, but something it reads changed and
+    it cannot be built again yet. `ready`: requested in this tick.
     """
 
     state: TableState
     usable: Bools
     busy: Bools
+    stuck: Bools
     ready: Bools
 
 
@@ -34,22 +37,24 @@ class Inputs:
 
     `complete`: every upstream partition is usable or comes in the same run. `newest`: the greatest
     landed id that counts as a change. `together`: some input is requested for the same run.
-    `busy`: some input will be built by itself soon.
+    `busy`, `stuck`: some input is.
     """
 
     complete: Bools
     newest: Ints
     together: Bools
     busy: Bools
+    stuck: Bools
 
 
-def inputs_of(project: Project, table: Table, count: int, settled: dict[str, Settled]) -> Inputs:
+def inputs_of(project: Project, table: Table, count: int, settled: Mapping[str, Settled]) -> Inputs:
     """Evaluate every edge of a table except its reference to itself."""
     inputs = Inputs(
         complete=np.ones(count, np.bool_),
         newest=np.zeros(count, np.int64),
         together=np.zeros(count, np.bool_),
         busy=np.zeros(count, np.bool_),
+        stuck=np.zeros(count, np.bool_),
     )
     for upstream in table.upstreams:
         if upstream.key != table.key:
@@ -59,16 +64,10 @@ def inputs_of(project: Project, table: Table, count: int, settled: dict[str, Set
 
 def joins(project: Project, table: Table, upstream: Upstream) -> bool:
     """Whether both ends of an edge may share a run: one grid, the same partition, neither self-dependent."""
-    node = project.node(upstream.key)
-    return (
-        isinstance(node, Table)
-        and node.key != table.key
-        and not node.reads_itself
-        and not table.reads_itself
-        and upstream.lookback == 0
-        and not upstream.through
-        and _same_grid(node, table)
-    )
+    if upstream.lookback or upstream.through or upstream.key == table.key or table.reads_itself:
+        return False
+    node = project.tables.get(upstream.key)
+    return node is not None and not node.reads_itself and _same_grid(node, table)
 
 
 def range_any(flags: Bools, low: Ints, high: Ints) -> Bools:
@@ -79,7 +78,10 @@ def range_any(flags: Bools, low: Ints, high: Ints) -> Bools:
 
 def range_all(flags: Bools, low: Ints, high: Ints) -> Bools:
     """Whether every flag is set in each [low, high); windows that reach beyond the flags are not."""
-    found: Bools = (high <= len(flags)) & (_count(flags, low, high) == high - low)
+    within: Bools = (high <= len(flags)) | (high == low)
+    if flags.all():
+        return within
+    found: Bools = within & (_count(flags, low, high) == high - low)
     return found
 
 
@@ -95,63 +97,6 @@ def range_max(values: Ints, low: Ints, high: Ints) -> Ints:
     return np.where(high > low, greatest, 0).astype(np.int64)
 
 
-def _edge(project: Project, table: Table, upstream: Upstream, offered: Settled, inputs: Inputs) -> None:
-    node = project.node(upstream.key)
-    if table.is_view:
-        _view(project, table, upstream, offered, inputs)
-    elif isinstance(node, Table) and node.is_view:
-        inputs.complete &= offered.state.landed_id[0] > 0
-    elif node.partitioning is None:
-        _whole_upstream(project, table, upstream, offered, inputs)
-    elif table.partitioning is None:
-        _whole_reader(offered, inputs)
-    else:
-        _windowed(project, table, upstream, offered, inputs)
-
-
-def _view(project: Project, table: Table, upstream: Upstream, offered: Settled, inputs: Inputs) -> None:
-    """A view holds no data: what it names has to exist, no more."""
-    exists = bool((offered.state.landed_id > 0).any())
-    together = bool(offered.ready.any()) and joins(project, table, upstream)
-    inputs.complete &= exists or together
-    inputs.together |= together and not exists
-
-
-def _whole_upstream(
-    project: Project, table: Table, upstream: Upstream, offered: Settled, inputs: Inputs
-) -> None:
-    """An unpartitioned upstream: its changes count for unpartitioned readers only."""
-    if table.partitioning is not None:
-        inputs.complete &= bool(offered.state.landed[0])
-        return
-    together = offered.ready[0] and joins(project, table, upstream)
-    inputs.complete &= bool(offered.usable[0] or together)
-    inputs.together |= bool(together)
-    inputs.busy |= bool(offered.busy[0])
-    np.maximum(inputs.newest, offered.state.landed_id[0], out=inputs.newest)
-
-
-def _whole_reader(offered: Settled, inputs: Inputs) -> None:
-    """An unpartitioned reader of partitions: some landed, none blocked, none about to change by itself."""
-    state = offered.state
-    some = bool(state.landed.any()) and not bool((state.blocked & (state.landed_id > 0)).any())
-    inputs.complete &= some and not bool(offered.busy.any())
-    inputs.busy |= bool(offered.busy.any())
-    np.maximum(inputs.newest, int(state.landed_id.max(initial=0)), out=inputs.newest)
-
-
-def _windowed(project: Project, table: Table, upstream: Upstream, offered: Settled, inputs: Inputs) -> None:
-    low, high = window_of(project, table, upstream, len(inputs.complete))
-    usable = offered.usable
-    if joins(project, table, upstream):
-        ready = offered.ready
-        usable = usable | ready
-        inputs.together |= range_any(ready, low, high)
-    inputs.complete &= range_all(usable, low, high)
-    inputs.busy |= range_any(offered.busy, low, high)
-    np.maximum(inputs.newest, range_max(offered.state.landed_id, low, high), out=inputs.newest)
-
-
 def window_of(project: Project, table: Table, upstream: Upstream, count: int) -> tuple[Ints, Ints]:
     """Return what the first `count` partitions of a partitioned reader read of a partitioned upstream."""
     node = project.node(upstream.key)
@@ -159,6 +104,81 @@ def window_of(project: Project, table: Table, upstream: Upstream, count: int) ->
     assert table.partitioning is not None
     reader, read = Grid.of(table.partitioning), Grid.of(node.partitioning)
     return overlap(reader, read, upstream.lookback, count, itself=upstream.key == table.key)
+
+
+def _edge(project: Project, table: Table, upstream: Upstream, offered: Settled, inputs: Inputs) -> None:
+    node = project.node(upstream.key)
+    if table.is_view:
+        _view_reader(project, table, upstream, offered, inputs)
+    elif isinstance(node, Table) and node.is_view:
+        _view(project, table, upstream, offered, inputs)
+    elif node.partitioning is None:
+        _whole(project, table, upstream, offered, inputs)
+    elif table.partitioning is None:
+        _whole_reader(offered, inputs)
+    elif _same_grid(node, table) and not upstream.lookback:
+        _same_partition(project, table, upstream, offered, inputs)
+    else:
+        _windowed(project, table, upstream, offered, inputs)
+
+
+def _view_reader(
+    project: Project, table: Table, upstream: Upstream, offered: Settled, inputs: Inputs
+) -> None:
+    """A view holds no data: what it names has to exist, no more."""
+    exists = bool((offered.state.landed_id > 0).any())
+    together = bool(offered.ready.any()) and joins(project, table, upstream)
+    inputs.complete &= exists or together
+    inputs.together |= together and not exists
+
+
+def _view(project: Project, table: Table, upstream: Upstream, offered: Settled, inputs: Inputs) -> None:
+    """Of a view itself counts that it exists and is not being made anew; its data lies below it."""
+    served = bool(offered.state.landed_id[0] > 0) and not offered.busy[0]
+    inputs.complete &= served or (bool(offered.ready[0]) and joins(project, table, upstream))
+
+
+def _whole(project: Project, table: Table, upstream: Upstream, offered: Settled, inputs: Inputs) -> None:
+    """An unpartitioned upstream: its changes count for unpartitioned readers only."""
+    if table.partitioning is not None:
+        inputs.complete &= bool(offered.state.landed[0])
+    else:
+        _same_partition(project, table, upstream, offered, inputs)
+
+
+def _whole_reader(offered: Settled, inputs: Inputs) -> None:
+    """An unpartitioned reader of partitions: some landed, none blocked, none about to change."""
+    state = offered.state
+    busy, stuck = bool(offered.busy.any()), bool(offered.stuck.any())
+    some = bool(state.landed.any()) and not bool((state.blocked & (state.landed_id > 0)).any())
+    inputs.complete &= some and not busy and not stuck
+    inputs.busy |= busy
+    inputs.stuck |= stuck
+    np.maximum(inputs.newest, int(state.landed_id.max(initial=0)), out=inputs.newest)
+
+
+def _same_partition(
+    project: Project, table: Table, upstream: Upstream, offered: Settled, inputs: Inputs
+) -> None:
+    """Partition i reads partition i; both may come in one run."""
+    if offered.ready.any() and joins(project, table, upstream):
+        inputs.complete &= offered.usable | offered.ready
+        inputs.together |= offered.ready
+    else:
+        inputs.complete &= offered.usable
+    inputs.busy |= offered.busy
+    inputs.stuck |= offered.stuck
+    np.maximum(inputs.newest, offered.state.landed_id, out=inputs.newest)
+
+
+def _windowed(project: Project, table: Table, upstream: Upstream, offered: Settled, inputs: Inputs) -> None:
+    low, high = window_of(project, table, upstream, len(inputs.complete))
+    inputs.complete &= range_all(offered.usable, low, high)
+    if offered.busy.any():
+        inputs.busy |= range_any(offered.busy, low, high)
+    if offered.stuck.any():
+        inputs.stuck |= range_any(offered.stuck, low, high)
+    np.maximum(inputs.newest, range_max(offered.state.landed_id, low, high), out=inputs.newest)
 
 
 def _count(flags: Bools, low: Ints, high: Ints) -> Ints:

@@ -1,7 +1,8 @@
 """The planner: `plan(project, state, now)` decides what to build; docs/planning.md is its rule book.
 
 Pure and vectorised: a table is a handful of arrays over its partitions, an edge is a few
-prefix sums. Nothing loops over partitions in Python except self-dependent tables, which are built in order.
+prefix sums. Nothing loops over partitions in Python except self-dependent tables, which are built in
+order, and those only from the first partition that is not up to date to the first that is being built.
 """
 
 from __future__ import annotations
@@ -13,8 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from t2.planning.grid import Grid, Ints
+from t2.planning.in_order import in_order
 from t2.planning.inputs import Bools, Inputs, Settled, inputs_of, range_max, window_of
-from t2.planning.requests import accept, chunks, request
+from t2.planning.requests import chunks, request
 from t2.planning.state import UNKNOWN_CODE, Active, State, TableState
 from t2.planning.verdict import Outcome, Request
 from t2.project.model import Project, Source, Table
@@ -69,7 +71,7 @@ class _Tick:
         """Take a source as it is: T2 does not build it."""
         past = self.state.tables[source.key]
         none = np.zeros(past.count, np.bool_)
-        self.settled[source.key] = Settled(past, past.landed, none, none)
+        self.settled[source.key] = Settled(past, past.landed, busy=none, stuck=none, ready=none)
         self._window_ends(source)
 
     def table(self, table: Table) -> None:
@@ -81,18 +83,20 @@ class _Tick:
         changed = self._changed(table, past, inputs)
         outcome = np.full(past.count, Outcome.READY, np.int8)
         retry_at = self._failures(table, past, inputs, outcome)
-        unchanged_block = past.blocked & (past.landed_id > 0) & ~changed & ~inputs.together
-        outcome[unchanged_block] = Outcome.BLOCKED
+        # A failed attempt after the landing (a person's, or a run that died before the checks) is a failure.
+        outcome[past.blocked & (past.landed_id > 0) & (past.failed_id == 0) & ~changed & ~inputs.together] = (
+            Outcome.BLOCKED
+        )
         outcome[~inputs.complete] = Outcome.WAITING
         if table.automation == "manual":
             outcome[:] = Outcome.MANUAL
-        outcome[past.landed & ~changed & ~inputs.together] = Outcome.LANDED
         # An input that comes in the same run makes a landed partition stale only if it can join that run.
-        outcome[past.landed & ~changed & (outcome != Outcome.READY)] = Outcome.LANDED
+        joining = inputs.together & (outcome == Outcome.READY)
+        outcome[past.landed & ~changed & ~joining] = Outcome.LANDED
         outcome[past.active == Active.QUEUED] = Outcome.QUEUED
         outcome[past.active == Active.RUNNING] = Outcome.RUNNING
-        if table.reads_itself:
-            self._in_order(table, past, inputs, outcome)
+        if table.reads_itself and table.automation == "eager":
+            in_order(table, past, inputs, outcome, changed)
         self._settle(table, past, inputs, outcome, changed)
         self._window_ends(table)
         due = retry_at[outcome == Outcome.RETRYING]
@@ -100,15 +104,14 @@ class _Tick:
 
     def finish(self, max_requests: int) -> Plan:
         """Cut what is ready into runs; what finds no room is held."""
-        ready = {
-            key: outcome == Outcome.READY
-            for key, outcome in self.outcomes.items()
-            if (outcome == Outcome.READY).any()
-        }
-        taken, held = accept(self.project, self.state, chunks(self.project, ready), max_requests)
-        for chunk in held:
+        ready = {key: offered.ready for key, offered in self.settled.items() if offered.ready.any()}
+        taken = chunks(self.project, self.state, ready, max_requests)
+        for key, wanted in ready.items():
+            up_to_date = self.state.tables[key].landed & ~self.stale[key]
+            self.outcomes[key][wanted] = np.where(up_to_date, Outcome.LANDED, Outcome.HELD)[wanted]
+        for chunk in taken:
             for key in chunk.tables:
-                self.outcomes[key][chunk.first : chunk.last + 1] = Outcome.HELD
+                self.outcomes[key][chunk.first : chunk.last + 1] = Outcome.READY
         return Plan(
             project=self.project,
             state=self.state,
@@ -128,22 +131,25 @@ class _Tick:
                 np.maximum(inputs.newest, range_max(past.landed_id, low, high), out=inputs.newest)
 
     def _changed(self, table: Table, past: TableState, inputs: Inputs) -> Bools:
-        changed: Bools = (past.landed_id > 0) & (inputs.newest > past.as_of)
-        if table.is_view:
-            changed = np.zeros(past.count, np.bool_)
-        code = past.code != self.state.code_id(table.code_version)
+        materialized = past.landed_id > 0
+        current = self.state.code_id(table.code_version)
+        other_code = (past.code != current) | (current == UNKNOWN_CODE)
         if table.follows_code:
-            changed |= code & (past.landed_id > 0)
-        changed |= past.blocked & (past.landed_id > 0) & code
-        return changed
+            code: Bools = materialized & other_code
+        else:
+            code = past.blocked & materialized & other_code & (past.code != UNKNOWN_CODE)
+        return code if table.is_view else code | (materialized & (inputs.newest > past.as_of))
 
     def _failures(
         self, table: Table, past: TableState, inputs: Inputs, outcome: NDArray[np.int8]
     ) -> NDArray[np.float64]:
         """Mark partitions whose newest attempt failed with nothing new since; return when each may retry."""
+        if not past.failed_id.any():
+            return past.failed_at
+        current = self.state.code_id(table.code_version)
         failed = (
             (past.failed_id > 0)
-            & np.isin(past.failed_code, (UNKNOWN_CODE, self.state.code_id(table.code_version)))
+            & ((past.failed_code == UNKNOWN_CODE) | (past.failed_code == current))
             & (inputs.newest <= past.failed_as_of)
             & ~inputs.together
         )
@@ -154,36 +160,17 @@ class _Tick:
         outcome[failed & ~used_up & (retry_at > self.epoch)] = Outcome.RETRYING
         return retry_at
 
-    def _in_order(self, table: Table, past: TableState, inputs: Inputs, outcome: NDArray[np.int8]) -> None:
-        """Keep one run's worth of a self-dependent table: partitions in order, each after those it reads."""
-        lookback = max(upstream.lookback for upstream in table.upstreams if upstream.key == table.key)
-        wanted = np.flatnonzero(outcome == Outcome.READY)
-        usable = past.landed & (outcome == Outcome.LANDED)
-        outcome[wanted] = Outcome.WAITING
-        if past.active_runs:
-            return
-        for start in wanted.tolist():
-            if usable[max(start - lookback, 0) : start].all():
-                buildable = inputs.complete & ~np.isin(outcome, (Outcome.FAILED, Outcome.RETRYING))
-                end = start + 1
-                while end < past.count and end - start < table.backfill.partitions_per_run and buildable[end]:
-                    end += 1
-                outcome[start:end] = Outcome.READY
-                return
-
     def _settle(
         self, table: Table, past: TableState, inputs: Inputs, outcome: NDArray[np.int8], changed: Bools
     ) -> None:
         ready = outcome == Outcome.READY
-        own = ready | (outcome == Outcome.RETRYING) | (past.active > 0)
-        busy = own | (inputs.busy & (table.automation == "eager"))
-        if table.reads_itself and busy.any():
-            # Each later partition reads an earlier one: all that follow will be built again.
-            busy[int(np.argmax(busy)) :] = True
-        if table.is_view:
-            busy = own
-        waits = changed & (outcome == Outcome.WAITING)
-        self.settled[table.key] = Settled(past, past.landed & ~busy & ~waits, busy, ready)
+        busy = ready | (outcome == Outcome.RETRYING) | (outcome == Outcome.HELD) | (past.active > 0)
+        stuck = np.zeros(past.count, np.bool_)
+        if table.automation == "eager" and not table.is_view:
+            busy |= inputs.busy
+            waits = changed & (outcome == Outcome.WAITING)
+            stuck = past.landed & (waits | (inputs.stuck & (outcome == Outcome.LANDED)))
+        self.settled[table.key] = Settled(past, past.landed & ~busy & ~stuck, busy, stuck, ready)
         self.outcomes[table.key] = outcome
         self.stale[table.key] = changed
         self.newest[table.key] = inputs.newest

@@ -6,19 +6,22 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from t2.planning.inputs import window_of
+from t2.planning.inputs import Settled, window_of
 from t2.planning.planner import Plan
 from t2.planning.verdict import Outcome, Reason, Verdict
 from t2.project.model import Source, Table, Upstream
 
 
 def verdict(plan: Plan, key: str, index: int) -> Verdict:
-    """Return the outcome of a table's partition (0 when unpartitioned) with the upstreams that explain it."""
+    """Return the outcome of a table's partition (0 when unpartitioned) with the upstreams that explain it.
+
+    A landed partition has reasons when something it reads is about to change: readers wait for it.
+    """
     table = plan.project.tables[key]
     outcome = outcome_of(plan, key, index)
     over = index < len(plan.outcomes[key])
     reasons: tuple[Reason, ...] = ()
-    if outcome is Outcome.WAITING:
+    if outcome is Outcome.WAITING or (outcome is Outcome.LANDED and not plan.settled[key].usable[index]):
         reasons = tuple(
             reason for upstream in table.upstreams for reason in _missing(plan, table, upstream, index)
         )
@@ -47,7 +50,7 @@ def _missing(plan: Plan, table: Table, upstream: Upstream, index: int) -> Iterat
     offered = plan.settled[upstream.key]
     node = plan.project.node(upstream.key)
     if node.partitioning is None:
-        if not _serves(plan, table, node, offered.usable[0], offered.state.landed_id[0]):
+        if not _serves(table, node, offered):
             yield Reason(upstream.key, outcome_of(plan, upstream.key, 0), 0, 0)
         return
     if table.partitioning is None:
@@ -62,12 +65,14 @@ def _missing(plan: Plan, table: Table, upstream: Upstream, index: int) -> Iterat
     yield from _fold(plan, upstream.key, owed)
 
 
-def _serves(plan: Plan, table: Table, node: Table | Source, usable: bool, landed_id: int) -> bool:
-    if isinstance(node, Table) and node.is_view:
-        return landed_id > 0
+def _serves(table: Table, node: Table | Source, offered: Settled) -> bool:
+    """Whether an unpartitioned upstream is all that a reader needs; the same rules as in `inputs`."""
+    exists = bool(offered.state.landed_id[0] > 0)
     if table.is_view:
-        return landed_id > 0
-    return bool(plan.state.tables[node.key].landed[0]) if table.partitioning else bool(usable)
+        return exists
+    if isinstance(node, Table) and node.is_view:
+        return exists and not bool(offered.busy[0])
+    return bool(offered.state.landed[0]) if table.partitioning else bool(offered.usable[0])
 
 
 def _owed_to_whole(plan: Plan, table: Table, key: str) -> list[int]:
@@ -76,14 +81,14 @@ def _owed_to_whole(plan: Plan, table: Table, key: str) -> list[int]:
     state = offered.state
     if table.is_view:
         return [] if (state.landed_id > 0).any() else [0]
-    holds = offered.busy | (state.blocked & (state.landed_id > 0))
+    holds = offered.busy | offered.stuck | (state.blocked & (state.landed_id > 0))
     found: list[int] = np.flatnonzero(holds).tolist()
     return found or ([] if state.landed.any() else [0])
 
 
 def _earlier(plan: Plan, table: Table, upstream: Upstream, index: int) -> Iterator[Reason]:
-    known = plan.outcomes[table.key]
-    owed = [i for i in range(max(index - upstream.lookback, 0), index) if known[i] != Outcome.LANDED]
+    usable = plan.settled[table.key].usable
+    owed = [i for i in range(max(index - upstream.lookback, 0), index) if not usable[i]]
     yield from _fold(plan, table.key, owed)
 
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import itertools
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import heapq
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from t2.planning.grid import Grid
+from t2.planning.grid import Grid, Ints
 from t2.planning.inputs import Bools, joins
 from t2.planning.state import State
 from t2.planning.verdict import Request
@@ -25,34 +25,29 @@ class Chunk:
     last: int
 
 
-def chunks(project: Project, ready: Mapping[str, Bools]) -> list[Chunk]:
-    """Cut what is ready into runs, oldest partitions first."""
-    found = [
-        chunk for component in _components(project, list(ready)) for chunk in _cut(project, component, ready)
-    ]
-    order = {key: position for position, key in enumerate(project.tables)}
-    return sorted(found, key=lambda chunk: (_start(project, chunk), order[chunk.tables[0]]))
-
-
-def accept(
-    project: Project, state: State, found: Iterable[Chunk], max_requests: int
-) -> tuple[list[Chunk], list[Chunk]]:
-    """Split chunks into those that fit the tables' `backfill.concurrency` and those that are held."""
-    active = {key: past.active_runs for key, past in state.tables.items()}
+def chunks(project: Project, state: State, ready: Mapping[str, Bools], limit: int) -> list[Chunk]:
+    """Cut what is ready into at most `limit` runs, oldest first, each with room in all of its tables."""
+    order = {key: position for position, key in enumerate(project.tables) if key in ready}
+    room = {key: _room(project.tables[key], state) for key in order}
+    components = [_Component(project, keys, order, ready) for keys in _connected(project, list(order))]
+    waiting: list[tuple[int, int, int]] = []
+    for number, component in enumerate(components):
+        component.hold({key for key in component.keys if room[key] <= 0})
+        component.push(waiting, number)
     taken: list[Chunk] = []
-    held: list[Chunk] = []
-    for chunk in found:
-        fits = len(taken) < max_requests and all(
-            active[key] < project.tables[key].backfill.concurrency for key in chunk.tables
-        )
-        (taken if fits else held).append(chunk)
-        if fits:
-            for key in chunk.tables:
-                active[key] += 1
-    return taken, held
+    while waiting and len(taken) < limit:
+        number = heapq.heappop(waiting)[2]
+        component = components[number]
+        chunk = component.take()
+        taken.append(chunk)
+        for key in chunk.tables:
+            room[key] -= 1
+        component.hold({key for key in chunk.tables if room[key] <= 0})
+        component.push(waiting, number)
+    return taken
 
 
-def request(project: Project, state: State, chunk: Chunk, newest: Mapping[str, np.ndarray]) -> Request:
+def request(project: Project, state: State, chunk: Chunk, newest: Mapping[str, Ints]) -> Request:
     """Name a chunk's partitions and hash what made it necessary."""
     first = project.tables[chunk.tables[0]]
     grid = Grid.of(first.partitioning) if first.partitioning else None
@@ -66,56 +61,125 @@ def request(project: Project, state: State, chunk: Chunk, newest: Mapping[str, n
     )
 
 
-def _components(project: Project, keys: Sequence[str]) -> Iterator[list[str]]:
+class _Component:
+    """Ready tables of one grid that are connected by edges along which they may share a run.
+
+    `matrix` has one row a table, in dependency order, and one column a partition; what was taken or
+    held is cleared.
+    """
+
+    def __init__(
+        self, project: Project, keys: Sequence[str], order: Mapping[str, int], ready: Mapping[str, Bools]
+    ) -> None:
+        self.project = project
+        self.order = order
+        self.keys = sorted(keys, key=order.__getitem__)
+        self.row = {key: row for row, key in enumerate(self.keys)}
+        self.above = [
+            [self.row[other] for other in _joined(project, key) if other in self.row] for key in self.keys
+        ]
+        self.below: list[list[int]] = [[] for _ in self.keys]
+        for row, rows in enumerate(self.above):
+            for other in rows:
+                self.below[other].append(row)
+        self.matrix = np.stack([ready[key] for key in self.keys])
+
+    def push(self, waiting: list[tuple[int, int, int]], number: int) -> None:
+        """Queue the oldest partition that is left, by the start of its window and its first table."""
+        found = self._oldest()
+        if found is not None:
+            row, column = found
+            partitioning = self.project.tables[self.keys[row]].partitioning
+            start = int(Grid.of(partitioning).boundaries(column + 1)[column]) if partitioning else 0
+            heapq.heappush(waiting, (start, self.order[self.keys[row]], number))
+
+    def take(self) -> Chunk:
+        """Take the oldest partition with what shares its run, and the next ones if they do just the same."""
+        found = self._oldest()
+        assert found is not None
+        row, first = found
+        rows = self._sharing(row, first)
+        around = sorted({other for own in rows for other in self._beside(own)} - set(rows))
+        size = min(self.project.tables[self.keys[own]].backfill.partitions_per_run for own in rows)
+        span = slice(first, first + size)
+        here, there = self.matrix[rows, span], self.matrix[around, span]
+        same: Bools = np.logical_and.reduce(here, axis=0) & ~np.logical_or.reduce(there, axis=0)
+        length = len(same) if same.all() else int(np.argmin(same))
+        self.matrix[rows, first : first + length] = False
+        return Chunk(tuple(self.keys[own] for own in rows), first, first + length - 1)
+
+    def hold(self, full: set[str]) -> None:
+        """Clear tables without room, and what would share a run with them downstream."""
+        if not full:
+            return
+        lost: dict[int, Bools] = {}
+        for row, key in enumerate(self.keys):
+            if key in full:
+                gone = self.matrix[row].copy()
+            else:
+                above = [lost[other] for other in self.above[row] if other in lost]
+                if not above:
+                    continue
+                gone = self.matrix[row] & np.logical_or.reduce(above)
+            if gone.any():
+                lost[row] = gone
+                self.matrix[row] &= ~gone
+
+    def _oldest(self) -> tuple[int, int] | None:
+        columns: Bools = np.logical_or.reduce(self.matrix, axis=0)
+        column = int(np.argmax(columns))
+        return (int(np.argmax(self.matrix[:, column])), column) if columns[column] else None
+
+    def _beside(self, row: int) -> list[int]:
+        return self.above[row] + self.below[row]
+
+    def _sharing(self, row: int, column: int) -> list[int]:
+        """Return the rows that are connected with a row by tables that are all ready in a column."""
+        present = self.matrix[:, column]
+        found, todo = {row}, [row]
+        while todo:
+            fresh = {other for other in self._beside(todo.pop()) if present[other]} - found
+            found |= fresh
+            todo.extend(fresh)
+        return sorted(found)
+
+
+def _room(table: Table, state: State) -> int:
+    """Return how many more runs may build a table now.
+
+    dbt's own incremental materializations share a temporary relation between builds of one table.
+    """
+    allowed = table.backfill.concurrency if table.materialized == "partitioned" else 1
+    return allowed - state.tables[table.key].active_runs
+
+
+def _joined(project: Project, key: str) -> list[str]:
+    table = project.tables[key]
+    return [upstream.key for upstream in table.upstreams if joins(project, table, upstream)]
+
+
+def _connected(project: Project, keys: Sequence[str]) -> Iterator[list[str]]:
     """Group tables that are connected by edges along which they may share a run."""
-    ready = set(keys)
     neighbours: dict[str, list[str]] = {key: [] for key in keys}
     for key in keys:
-        table = project.tables[key]
-        for upstream in table.upstreams:
-            if upstream.key in ready and joins(project, table, upstream):
-                neighbours[key].append(upstream.key)
-                neighbours[upstream.key].append(key)
+        for other in _joined(project, key):
+            if other in neighbours:
+                neighbours[key].append(other)
+                neighbours[other].append(key)
     seen: set[str] = set()
-    order = {key: position for position, key in enumerate(project.tables)}
     for key in keys:
         if key not in seen:
-            component, todo = [], [key]
             seen.add(key)
+            group, todo = [], [key]
             while todo:
-                current = todo.pop()
-                component.append(current)
-                fresh = [other for other in neighbours[current] if other not in seen]
-                seen.update(fresh)
+                group.append(todo.pop())
+                fresh = set(neighbours[group[-1]]) - seen
+                seen |= fresh
                 todo.extend(fresh)
-            yield sorted(component, key=order.__getitem__)
+            yield group
 
 
-def _cut(project: Project, component: list[str], ready: Mapping[str, Bools]) -> Iterator[Chunk]:
-    """Cut a component where the set of ready tables changes, then to the smallest size allowed."""
-    matrix = np.stack([ready[key] for key in component])
-    any_ready = np.atleast_1d(matrix.any(axis=0))
-    changes = np.flatnonzero((matrix[:, 1:] != matrix[:, :-1]).any(axis=0)) + 1
-    edges = [0, *changes.tolist(), matrix.shape[1]]
-    for low, high in itertools.pairwise(edges):
-        if not any_ready[low]:
-            continue
-        present = [key for key, row in zip(component, matrix, strict=True) if row[low]]
-        for tables in _components(project, present) if len(present) < len(component) else [present]:
-            size = min(project.tables[key].backfill.partitions_per_run for key in tables)
-            for first in range(low, high, size):
-                yield Chunk(tuple(tables), first, min(first + size, high) - 1)
-
-
-def _start(project: Project, chunk: Chunk) -> int:
-    """Return when a chunk's window starts; unpartitioned tables come first."""
-    partitioning = project.tables[chunk.tables[0]].partitioning
-    if partitioning is None:
-        return 0
-    return int(Grid.of(partitioning).boundaries(chunk.first + 1)[chunk.first])
-
-
-def _run_key(project: Project, state: State, chunk: Chunk, newest: Mapping[str, np.ndarray]) -> str:
+def _run_key(project: Project, state: State, chunk: Chunk, newest: Mapping[str, Ints]) -> str:
     digest = hashlib.sha256(f"{chunk.first}:{chunk.last}".encode())
     span = slice(chunk.first, chunk.last + 1)
     for key in chunk.tables:
