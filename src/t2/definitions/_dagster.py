@@ -5,34 +5,103 @@ Each assumption made here has its test in tests/definitions/test_dagster_assumpt
 
 from __future__ import annotations
 
+import asyncio
+import ctypes
 import os
 import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import cache
 from typing import Any
 
 import dagster as dg
+from dagster._core.definitions.asset_checks.asset_check_evaluation import (
+    AssetCheckEvaluation,
+    AssetCheckEvaluationTargetMaterializationData,
+)
+from dagster._core.definitions.data_version import compute_logical_data_version
 from dagster._core.definitions.definition_config_schema import convert_user_facing_definition_config_schema
 from dagster._core.definitions.input import InputDefinition
 from dagster._core.definitions.output import OutputDefinition
+from dagster._core.definitions.source_asset import SYSTEM_METADATA_KEY_SOURCE_ASSET_OBSERVATION
+from dagster._core.errors import DagsterExecutionInterruptedError
+from dagster._core.events import DagsterEvent, EngineEventData, StepMaterializationData
+from dagster._core.execution.api import ExecuteRunWithPlanIterable
+from dagster._core.execution.compute_logs import create_compute_log_file_key
+from dagster._core.execution.context.system import (
+    PlanExecutionContext,
+    PlanOrchestrationContext,
+    StepExecutionContext,
+)
+from dagster._core.execution.context_creation_job import PlanExecutionContextManager
+from dagster._core.execution.plan.active import ActiveExecution
+from dagster._core.execution.plan.execute_plan import _trigger_hook, dagster_event_sequence_for_step
+from dagster._core.execution.plan.execute_step import _build_data_version_tags, _get_input_provenance_data
+from dagster._core.execution.plan.instance_concurrency_context import InstanceConcurrencyContext
+from dagster._core.execution.plan.plan import ExecutionPlan
+from dagster._core.execution.retries import RetryMode, get_retries_config
+from dagster._core.executor.base import Executor
 from dagster._core.launcher.base import CheckRunHealthResult, LaunchRunContext, WorkerStatus
 from dagster._core.launcher.default_run_launcher import DefaultRunLauncher
+from dagster._core.storage.tags import (
+    ASSET_PARTITION_RANGE_END_TAG as PARTITION_RANGE_END_TAG,
+)
+from dagster._core.storage.tags import (
+    ASSET_PARTITION_RANGE_START_TAG as PARTITION_RANGE_START_TAG,
+)
+from dagster._core.storage.tags import (
+    PARTITION_NAME_TAG as PARTITION_TAG,
+)
+from dagster._core.storage.tags import RESUME_RETRY_TAG, RETRY_NUMBER_TAG
 from dagster._serdes import ConfigurableClassData
 from dagster._utils.tags import is_valid_tag_key as valid_tag_key
 from dagster._utils.warnings import BetaWarning, PreviewWarning
 
 __all__ = [
+    "PARTITION_RANGE_END_TAG",
+    "PARTITION_RANGE_START_TAG",
+    "PARTITION_TAG",
+    "ActiveExecution",
+    "AssetCheckEvaluation",
     "CheckRunHealthResult",
     "Compute",
     "ConfigurableClassData",
+    "DagsterEvent",
+    "DagsterExecutionInterruptedError",
     "DefaultRunLauncher",
+    "ExecutionPlan",
+    "Executor",
     "LaunchRunContext",
+    "PlanExecutionContext",
+    "PlanOrchestrationContext",
+    "RetryMode",
+    "StepExecutionContext",
     "WorkerStatus",
+    "active_execution",
     "assets_definition",
+    "capture_logs",
+    "check_targets",
+    "engine_event",
+    "events_of_ancestors",
+    "execute_run",
+    "execute_step",
+    "head",
+    "interrupt",
+    "is_retry",
+    "load_code_location",
+    "location_of",
+    "output_name",
     "quiet_preview_warnings",
+    "retries_config",
+    "run_in_code_server",
+    "serialized_ref",
+    "server_id",
+    "silent_output",
+    "trigger_hooks",
     "valid_tag_key",
+    "version_tags",
+    "with_resources",
 ]
 
 Compute = Callable[[Any, Any], Iterator[Any]]
@@ -57,7 +126,7 @@ def _output(name: str) -> OutputDefinition:
 
 
 @cache
-def _input(name: str) -> InputDefinition:
+def _input(name: str) -> Any:
     return InputDefinition(name, dg.Nothing)
 
 
@@ -110,6 +179,170 @@ def assets_definition(
         check_specs_by_output_name=outputs,
         specs=[spec] if spec else [],
     )
+
+
+# --- What a step reports ------------------------------------------------------------------------------------
+
+
+def silent_output(name: str) -> dg.Output[None]:
+    """Return an output that lets dependent steps start and records no materialization.
+
+    Dagster gives the same mark to the outputs of source assets that observe themselves.
+    """
+    return dg.Output(None, name, metadata={SYSTEM_METADATA_KEY_SOURCE_ASSET_OBSERVATION: True})
+
+
+def output_name(assets_def: dg.AssetsDefinition, key: dg.AssetKey | dg.AssetCheckKey) -> str:
+    """Return the name of the output of an asset or check."""
+    return str(assets_def.output_names_by_entity_key[key])
+
+
+def head(instance: dg.DagsterInstance) -> int:
+    """Return the highest id of the event log, as the ledger numbers events; 0 if there is none."""
+    return instance.event_log_storage.get_maximum_record_id() or 0
+
+
+def version_tags(context: Any, key: dg.AssetKey) -> dict[str, str]:
+    """Return the tags by which Dagster tells what a materialization was made of, for its staleness page."""
+    step = context.op_execution_context.get_step_execution_context()
+    code_version = step.job_def.asset_layer.get(key).code_version or step.run_id
+    inputs = _get_input_provenance_data(key, step)
+    versions = {upstream: data["data_version"] for upstream, data in inputs.items()}
+    return _build_data_version_tags(
+        compute_logical_data_version(code_version, versions), code_version, inputs, False
+    )
+
+
+def check_targets(
+    instance: dg.DagsterInstance, key: dg.AssetKey, partitions: Sequence[str | None]
+) -> dict[str | None, Any]:
+    """Return, by partition, the materialization that a check of it looks at: the newest."""
+    only = [partition for partition in partitions if partition is not None]
+    records = instance.fetch_materializations(
+        dg.AssetRecordsFilter(asset_key=key, asset_partitions=only or None), limit=len(partitions)
+    ).records
+    return {
+        record.partition_key: AssetCheckEvaluationTargetMaterializationData(
+            storage_id=record.storage_id, run_id=record.run_id, timestamp=record.timestamp
+        )
+        for record in reversed(records)
+    }
+
+
+def is_retry(run: dg.DagsterRun) -> bool:
+    """Whether a run goes on where another stopped: from failure, or as an automatic retry."""
+    return run.parent_run_id is not None and (
+        run.tags.get(RESUME_RETRY_TAG) == "true" or RETRY_NUMBER_TAG in run.tags
+    )
+
+
+def events_of_ancestors(
+    instance: dg.DagsterInstance, run: dg.DagsterRun, key: dg.AssetKey
+) -> Iterator[dg.AssetMaterialization | AssetCheckEvaluation]:
+    """Yield what the runs that this one retries reported of an asset, the oldest run first."""
+    parent = instance.get_run_by_id(run.parent_run_id) if run.parent_run_id else None
+    if parent is None:
+        return
+    if is_retry(parent):
+        yield from events_of_ancestors(instance, parent, key)
+    kinds = {dg.DagsterEventType.ASSET_MATERIALIZATION, dg.DagsterEventType.ASSET_CHECK_EVALUATION}
+    for entry in instance.all_logs(parent.run_id, of_type=kinds):
+        event = entry.dagster_event
+        if event is None or event.asset_key != key:
+            continue
+        data = event.event_specific_data
+        if isinstance(data, StepMaterializationData):
+            yield data.materialization
+        elif isinstance(data, AssetCheckEvaluation):
+            yield data
+
+
+# --- Executing a plan ---------------------------------------------------------------------------------------
+
+
+def retries_config() -> Any:
+    """Return the field by which an executor's step retries are switched."""
+    return get_retries_config()  # type: ignore[no-untyped-call]
+
+
+def engine_event(context: Any, message: str) -> DagsterEvent:
+    """Record a note of the executor in a run."""
+    return DagsterEvent.engine_event(context, message, EngineEventData.in_process(os.getpid()))
+
+
+def with_resources(
+    plan_context: PlanOrchestrationContext, execute: Callable[..., Iterator[DagsterEvent]]
+) -> Iterator[DagsterEvent]:
+    """Execute a plan in this process, with the resources of its job."""
+    return iter(
+        ExecuteRunWithPlanIterable(
+            execution_plan=plan_context.execution_plan,
+            iterator=execute,
+            execution_context_manager=PlanExecutionContextManager(
+                job=plan_context.job,
+                retry_mode=plan_context.retry_mode,
+                execution_plan=plan_context.execution_plan,
+                run_config=plan_context.run_config,
+                dagster_run=plan_context.dagster_run,
+                instance=plan_context.instance,
+                raise_on_error=plan_context.raise_on_error,
+                output_capture=plan_context.output_capture,
+                step_dependency_config=plan_context.executor.step_dependency_config,
+            ),
+        )
+    )
+
+
+@contextmanager
+def active_execution(
+    context: PlanExecutionContext, plan: ExecutionPlan, threads: int
+) -> Iterator[ActiveExecution]:
+    """Enter Dagster's state machine of a run, with its pools."""
+    with (
+        InstanceConcurrencyContext(context.instance, context.dagster_run) as pools,
+        plan.start(
+            retry_mode=context.retry_mode,
+            max_concurrent=threads,
+            instance_concurrency_context=pools,
+            step_dependency_config=context.step_dependency_config,
+        ) as active,
+    ):
+        yield active
+
+
+def capture_logs(
+    context: PlanExecutionContext, plan: ExecutionPlan, stack: ExitStack
+) -> Iterator[DagsterEvent]:
+    """Capture what the process prints into the compute logs of the run, until the stack is left."""
+    manager = context.instance.compute_log_manager
+    keys = [step.key for step in plan.get_steps_to_execute_in_topo_order()]
+    file_key = create_compute_log_file_key()  # type: ignore[no-untyped-call]
+    log_key = manager.build_log_key_for_run(context.run_id, file_key)
+    captured = stack.enter_context(manager.capture_logs(log_key))
+    yield DagsterEvent.capture_logs(context, keys, log_key, captured)
+
+
+def execute_step(context: StepExecutionContext) -> Iterator[DagsterEvent]:
+    """Execute one step in the current thread, with an event loop of its own for asynchronous ops."""
+    loop = asyncio.new_event_loop()
+    context._event_loop = loop
+    try:
+        yield from dagster_event_sequence_for_step(context)
+    finally:
+        loop.close()
+
+
+def trigger_hooks(context: StepExecutionContext, events: Sequence[DagsterEvent]) -> Iterator[DagsterEvent]:
+    """Tell the hooks of an op what its step reported."""
+    return _trigger_hook(context, events)
+
+
+def interrupt(thread: threading.Thread) -> None:
+    """Raise Dagster's interrupt in a thread as soon as it executes Python again."""
+    if thread.ident is not None:
+        ctypes.pythonapi.PyThreadState_SetAsyncExc(
+            ctypes.c_ulong(thread.ident), ctypes.py_object(DagsterExecutionInterruptedError)
+        )
 
 
 # --- Launching runs, and the processes around them ----------------------------------------------------------

@@ -29,7 +29,7 @@ def asset_key(key: str) -> dg.AssetKey:
 
 
 class Assets:
-    """The assets of one project: `definitions(compute)` makes them, `tables` finds a table by its op's name."""
+    """The assets of one project; `tables` finds a table by the name of its op."""
 
     def __init__(self, project: Project) -> None:
         self.project = project
@@ -112,7 +112,7 @@ class Assets:
             yield dg.AssetDep(self.keys[upstream.key], partition_mapping=mapping)
 
     def _check(
-        self, key: dg.AssetKey, test: Test, cut: dg.TimeWindowPartitionsDefinition | None
+        self, key: dg.AssetKey, test: Test, cut: dg.PartitionsDefinition[str] | None
     ) -> dg.AssetCheckSpec:
         return dg.AssetCheckSpec(
             test.name,

@@ -36,7 +36,7 @@ def partition_mapping(
 ) -> dg.PartitionMapping | None:
     """Return the mapping of one edge; None where Dagster's default says the same.
 
-    Unpartitioned readers depend on all partitions, partitioned readers on the whole of an unpartitioned table.
+    Unpartitioned readers depend on all partitions, partitioned ones on the whole of an unpartitioned table.
     """
     if reader is None or upstream is None:
         return None

@@ -1,0 +1,216 @@
+"""What the op of a table does: build its partitions, test them, and report both to Dagster as they happen.
+
+A materialization is yielded the moment its partitions are in the warehouse, so that a crash keeps what has
+landed. Dagster would record all partitions of the run once more when the op gives its output; the output is
+therefore a silent one (`_dagster.silent_output`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+
+from t2.definitions import _dagster
+from t2.errors import NodeFailed
+from t2.project.model import Project, Source, Table, Test
+
+if TYPE_CHECKING:
+    from t2.runtime.build import Built, Checked
+    from t2.runtime.nodes import NodeResult
+
+Key = str | None
+Event = Any  # what an op may yield: dg.AssetMaterialization, AssetCheckEvaluation, AssetObservation, Output
+
+
+class Compute:
+    """The compute function that all ops of a project share; the op's name says which table it builds."""
+
+    def __init__(self, project: Project, nodes: Mapping[str, Table | Source]) -> None:
+        self.project = project
+        self.nodes = nodes
+
+    def __call__(self, context: Any, inputs: Any) -> Iterator[Event]:
+        """Build or test one table for the partitions of the run."""
+        node = self.nodes[context.op_execution_context.op_def.name.removesuffix("__checks")]
+        yield from Step(self.project, node, context).events()
+
+
+class Step:
+    """One op of one run."""
+
+    def __init__(self, project: Project, node: Table | Source, context: Any) -> None:
+        self.project = project
+        self.node = node
+        self.context = context
+        self.instance: dg.DagsterInstance = context.instance
+        self.asset_key = dg.AssetKey(node.key.split("/"))
+        names = {key.name for key in context.selected_asset_check_keys}
+        self.tests = tuple(test for test in node.tests if test.name in names)
+        self.builds = isinstance(node, Table) and self.asset_key in context.selected_asset_keys
+        self.keys = _partition_keys(node, context)
+
+    def events(self) -> Iterator[Event]:
+        """Yield everything the step tells Dagster; raise dg.Failure with dbt's own message."""
+        done = self._landed_before()
+        if done:
+            self.context.log.info(
+                f"{len(done)} of {len(self.keys)} partitions landed in the run that is retried"
+            )
+        todo = [key for key in self.keys if key not in done]
+        if todo:
+            yield from self._work(todo)
+        yield from self._outputs()
+
+    def _work(self, keys: Sequence[Key]) -> Iterator[Event]:
+        from t2.runtime import warehouse
+        from t2.runtime.warm import Warm
+
+        warm = Warm.of(self.project)
+        with warehouse.session(warm):
+            yield from self._build(warm, keys) if self.builds else self._test(warm, keys)
+
+    def _build(self, warm: Any, keys: Sequence[Key]) -> Iterator[Event]:
+        from t2.runtime.build import Built, build
+
+        assert isinstance(self.node, Table)
+        as_of = _dagster.head(self.instance)
+        left = list(keys)
+        targets: dict[Key, Any] = {}
+        try:
+            for result in build(warm, self.node, keys, tests=self.tests, now=_now()):
+                if isinstance(result, Built):
+                    yield from self._materializations(result, as_of)
+                    left = [key for key in left if key not in result.keys]
+                    if self.tests:
+                        targets |= _dagster.check_targets(self.instance, self.asset_key, result.keys)
+                    # The next partition may read this one, so what it reads is as of now.
+                    as_of = _dagster.head(self.instance) if left else as_of
+                else:
+                    yield self._evaluation(result, targets.get(result.key))
+        except NodeFailed as error:
+            yield from self._failures(error, left, as_of)
+            raise self._failure(error) from None
+
+    def _test(self, warm: Any, keys: Sequence[Key]) -> Iterator[Event]:
+        from t2.runtime.build import test
+
+        targets: dict[Key, Any] = {}
+        for key in keys:
+            targets |= _dagster.check_targets(self.instance, self.asset_key, [key])
+        try:
+            for result in test(warm, self.node, keys, tests=self.tests, now=_now()):
+                yield self._evaluation(result, targets.get(result.key))
+        except NodeFailed as error:
+            raise self._failure(error) from None
+
+    def _materializations(self, built: Built, as_of: int) -> Iterator[dg.AssetMaterialization]:
+        tags = _dagster.version_tags(self.context, self.asset_key)
+        for key in built.keys:
+            yield dg.AssetMaterialization(
+                self.asset_key,
+                partition=key,
+                metadata={"t2/as_of": as_of, **_built_metadata(self.node, built)},
+                tags=tags,
+            )
+
+    def _evaluation(self, checked: Checked, target: Any) -> dg.AssetCheckEvaluation:
+        test, result = checked.test, checked.result
+        return _dagster.AssetCheckEvaluation(
+            asset_key=self.asset_key,
+            check_name=test.name,
+            passed=checked.passed,
+            partition=checked.key,
+            blocking=test.blocking,
+            severity=_severity(test, result),
+            description=None if checked.passed else result.message,
+            metadata=_test_metadata(result),
+            target_materialization_data=target,
+        )
+
+    def _failures(self, error: NodeFailed, keys: Sequence[Key], as_of: int) -> Iterator[dg.AssetObservation]:
+        code_version = self.node.code_version if isinstance(self.node, Table) else ""
+        for key in keys:
+            yield dg.AssetObservation(
+                self.asset_key,
+                partition=key,
+                metadata={"t2/error": error.message, "t2/as_of": as_of, "t2/code_version": code_version},
+                tags={"t2/failed": "true"},
+            )
+
+    def _failure(self, error: NodeFailed) -> dg.Failure:
+        result = error.result
+        return dg.Failure(
+            description=error.message,
+            metadata={
+                "dbt file": dg.MetadataValue.path(self.node.file),
+                **({"compiled SQL": _sql(result.compiled_code)} if result and result.compiled_code else {}),
+            },
+        )
+
+    def _outputs(self) -> Iterator[Event]:
+        assets_def = self.context.assets_def
+        for key in (*self.context.selected_asset_keys, *self.context.selected_asset_check_keys):
+            yield _dagster.silent_output(_dagster.output_name(assets_def, key))
+
+    def _landed_before(self) -> set[Key]:
+        """Return the partitions that the runs retried by this one built and tested to the end."""
+        if not self.builds or len(self.keys) < 2 or not _dagster.is_retry(self.context.run):
+            return set()
+        assert isinstance(self.node, Table)
+        events = _dagster.events_of_ancestors(self.instance, self.context.run, self.asset_key)
+        built, passed = set(), set()
+        for event in events:
+            if isinstance(event, dg.AssetMaterialization):
+                if (event.tags or {}).get("dagster/code_version") == self.node.code_version:
+                    built.add(event.partition)
+            elif event.passed or not event.blocking or event.severity is not dg.AssetCheckSeverity.ERROR:
+                passed.add((event.check_name, event.partition))
+        return {key for key in built if all((test.name, key) in passed for test in self.tests)}
+
+
+def _partition_keys(node: Table | Source, context: Any) -> list[Key]:
+    if node.partitioning is None or (not context.has_partition_key and not context.has_partition_key_range):
+        return [None]
+    return list(context.partition_keys)
+
+
+def _now() -> datetime:
+    return datetime.now(timezone.utc)
+
+
+def _severity(test: Test, result: NodeResult) -> dg.AssetCheckSeverity:
+    warns = test.severity == "warn" or result.status == "warn"
+    return dg.AssetCheckSeverity.WARN if warns else dg.AssetCheckSeverity.ERROR
+
+
+def _built_metadata(node: Table | Source, built: Built) -> dict[str, Any]:
+    result = built.result
+    metadata = _node_metadata(result)
+    if len(built.keys) > 1:
+        metadata["t2/partitions_built_together"] = len(built.keys)
+    if result.rows_affected is not None:
+        metadata["t2/rows_affected"] = result.rows_affected
+        if built.keys == (None,) and isinstance(node, Table) and node.materialized in ("table", "seed"):
+            metadata["dagster/row_count"] = result.rows_affected
+    if result.adapter_response:
+        metadata["t2/adapter_response"] = dg.MetadataValue.json(dict(result.adapter_response))
+    return metadata
+
+
+def _test_metadata(result: NodeResult) -> dict[str, Any]:
+    failures = {} if result.failures is None else {"t2/failing_rows": result.failures}
+    return {**failures, **_node_metadata(result)}
+
+
+def _node_metadata(result: NodeResult) -> dict[str, Any]:
+    metadata: dict[str, Any] = {"t2/execution_seconds": round(result.execution_seconds, 3)}
+    if result.compiled_code:
+        metadata["t2/compiled_sql"] = _sql(result.compiled_code)
+    return metadata
+
+
+def _sql(code: str) -> dg.MarkdownMetadataValue:
+    return dg.MetadataValue.md(f"```sql\n{code.strip()}\n```")
