@@ -33,8 +33,8 @@ class TableState:
     `active`: `Active`. `code`, `failed_code`: ids of code versions (`State.codes`) or UNKNOWN_CODE.
     `failures`: failed attempts with the same code since the last landing, whatever the inputs.
     `canceled`: the newest attempt was canceled by a person.
-    `active_runs`: how many runs that build this table have not ended.
-    `wiped_id`: event id of the newest wipe of the table, 0 if there was none.
+    `active_runs`: how many runs that have not ended still have partitions of this table to build or check.
+    `wiped_id`: a number that the newest wipe of the table has and no other, 0 if there was none.
     """
 
     landed_id: NDArray[np.int64]
@@ -85,12 +85,14 @@ class TableState:
 class State:
     """The whole ledger as arrays.
 
-    `tables` by key, sources too; `codes`: ids by code version; `cursor`: the last event id.
+    `tables` by key, sources too; `codes`: ids by code version; `cursor`: the last event id. `changed`: the
+    tables that are not the same object as in the ledger's state before this one (all at first).
     """
 
     tables: Mapping[str, TableState]
     codes: Mapping[str, int] = field(default_factory=dict)
     cursor: int = 0
+    changed: frozenset[str] = frozenset()
 
     def code_id(self, version: str) -> int:
         """Return the id of a code version, UNKNOWN_CODE if nothing was ever built with it."""
