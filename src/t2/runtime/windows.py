@@ -100,7 +100,11 @@ def _upstream_window(
     assert table.partitioning is not None
     grid = Grid.of(table.partitioning)
     start, end = grid.window(first, last)
-    back = grid.window(first - upstream.lookback)[0] if upstream.lookback <= first else grid.back(start, upstream.lookback)
+    back = (
+        grid.window(first - upstream.lookback)[0]
+        if upstream.lookback <= first
+        else grid.back(start, upstream.lookback)
+    )
     if node.key == table.key:
         return _window(grid, back, start)
     if node.partitioning is None:
