@@ -1,0 +1,155 @@
+"""The ledger as the planner's arrays, kept in memory and brought up to date with what changed.
+
+What landed is a lot and is loaded once, then row by row. Everything else (what is incomplete, blocked or
+failed) is little, and is worked out anew for each table that changed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+from typing import Any
+
+import numpy as np
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from t2.ledger.outcomes import Outcomes, TableOutcomes
+from t2.ledger.positions import positions
+from t2.ledger.schema import partitions, touched, wipes
+from t2.planning.grid import Grid
+from t2.planning.state import UNKNOWN_CODE, Active, State, TableState
+from t2.project.model import Project
+
+_LANDINGS = sa.select(
+    partitions.c.partition,
+    partitions.c.event_id,
+    partitions.c.at,
+    partitions.c.code_version,
+    partitions.c.as_of,
+).where(
+    partitions.c.table_key == sa.bindparam("key"),
+    # Keys sort as their windows do: those from `onward` on were not over yet when the table was loaded.
+    sa.or_(partitions.c.event_id > sa.bindparam("after"), partitions.c.partition >= sa.bindparam("onward")),
+)
+_NEVER = "~"  # sorts after every key
+
+
+class Arrays:
+    """The arrays of one project's tables and sources."""
+
+    def __init__(self, project: Project) -> None:
+        self.project = project
+        self._grids = {
+            node.key: Grid.of(node.partitioning) if node.partitioning else None for node in project.nodes()
+        }
+        self._tables: dict[str, TableState] = {}
+        self._codes: dict[str, int] = {}
+        self._position = self._seq = self._epoch = -1
+        self._now = self._until = float("-inf")
+        self._counts: dict[str, int] = {}
+
+    def refresh(self, connection: Connection, now: datetime, *, position: int, seq: int, epoch: int) -> State:
+        """Return the state at `now`; `position`, `seq` and `epoch` are those of the ledger's cursor."""
+        cold = epoch != self._epoch
+        reset = set(self._grids) if cold else self._touched(connection, touched.c.reset_seq)
+        changed = reset if cold else reset | self._touched(connection, touched.c.seq)
+        changed = changed | self._recount(now)
+        if changed:
+            tables = {} if cold else dict(self._tables)
+            tables.update(self._load(connection, changed, reset))
+            self._tables = tables
+        self._position, self._seq, self._epoch = position, seq, epoch
+        return State(self._tables, dict(self._codes), position, frozenset(changed))
+
+    def _touched(self, connection: Connection, column: sa.Column[int]) -> set[str]:
+        keys: set[str] = set(connection.scalars(sa.select(touched.c.table_key).where(column > self._seq)))
+        return keys & self._grids.keys()
+
+    def _recount(self, now: datetime) -> set[str]:
+        """Count the partitions that are over; return the tables that have not as many as before."""
+        instant = now.timestamp()
+        if self._now <= instant < self._until:
+            return set()
+        ends: dict[Grid | None, tuple[int, float]] = {None: (1, float("inf"))}
+        for grid in self._grids.values():
+            if grid is not None and grid not in ends:
+                count = grid.count(now)
+                ends[grid] = (count, float(grid.boundaries(count + 1)[count + 1]))
+        before, self._counts = self._counts, {key: ends[grid][0] for key, grid in self._grids.items()}
+        self._now, self._until = instant, min(end for _, end in ends.values())
+        return {key for key, count in self._counts.items() if before.get(key) != count}
+
+    def _load(self, connection: Connection, changed: set[str], reset: set[str]) -> dict[str, TableState]:
+        wiped = {row.table_key: row.at for row in connection.execute(sa.select(wipes))}
+        outcomes = Outcomes(
+            connection, self.project, changed, wiped, everything=len(changed) == len(self._grids)
+        )
+        loaded = {}
+        for key in changed:
+            past = self._landings(connection, key, fresh=key in reset)
+            past.wiped_id = int(wiped.get(key, 0) * 1000)
+            self._fill(key, past, outcomes.of(key))
+            loaded[key] = past
+        return loaded
+
+    def _landings(self, connection: Connection, key: str, *, fresh: bool) -> TableState:
+        """Return new arrays with what landed; the rest of them is empty."""
+        grid, count = self._grids[key], self._counts[key]
+        past = TableState.empty(count)
+        after, onward = -1, _NEVER
+        if not fresh and key in self._tables:
+            old = self._tables[key]
+            kept = min(old.count, count)
+            for name in ("landed_id", "as_of", "landed_at", "code"):
+                getattr(past, name)[:kept] = getattr(old, name)[:kept]
+            after = self._position
+            if grid is not None and count > kept:
+                onward = grid.key(kept)
+        result = connection.execute(_LANDINGS, {"key": key, "after": after, "onward": onward})
+        # The driver's own tuples: SQLAlchemy's rows cost as much again, and there are millions.
+        rows = result.cursor.fetchall()
+        if rows:
+            keys, ids, ats, versions, as_ofs = zip(*rows, strict=True)
+            index = positions(grid, keys, count)
+            known = index >= 0
+            index = index[known]
+            past.landed_id[index] = np.array(ids, np.int64)[known]
+            past.landed_at[index] = np.array(ats, np.float64)[known]
+            past.as_of[index] = np.array(as_ofs, np.int64)[known]
+            past.code[index] = self._code_ids(versions)[known]
+        return past
+
+    def _code_ids(self, versions: Iterable[str]) -> np.ndarray[Any, np.dtype[np.int32]]:
+        versions = list(versions)
+        for version in sorted(set(versions) - self._codes.keys() - {""}):
+            self._codes[version] = len(self._codes)
+        ids = {**{version: self._codes[version] for version in set(versions) - {""}}, "": UNKNOWN_CODE}
+        return np.fromiter(map(ids.__getitem__, versions), np.int32, len(versions))
+
+    def _fill(self, key: str, past: TableState, outcomes: TableOutcomes) -> None:
+        """Write what is active, blocked and failed into the arrays."""
+        grid = self._grids[key]
+        past.active_runs = outcomes.active_runs
+        for partition, index in _indexed(grid, outcomes.active, past.count):
+            past.active[index] = Active.RUNNING if outcomes.active[partition] else Active.QUEUED
+        for _, index in _indexed(grid, dict.fromkeys(outcomes.blocked), past.count):
+            past.blocked[index] = True
+        for partition, index in _indexed(grid, outcomes.attempts, past.count):
+            attempts = outcomes.attempts[partition]
+            newest = max(attempts)
+            past.failed_id[index] = newest.id
+            past.failed_at[index] = newest.at
+            past.failed_as_of[index] = newest.as_of
+            past.failed_code[index] = self._code_ids([newest.code_version])[0]
+            past.failures[index] = sum(item.code_version == newest.code_version for item in attempts)
+            past.canceled[index] = newest.kind == "canceled"
+
+
+def _indexed(grid: Grid | None, values: Mapping[str, Any], count: int) -> list[tuple[str, int]]:
+    """Return the keys of a mapping that are partitions, with their numbers."""
+    if not values:
+        return []
+    keys = list(values)
+    numbers = positions(grid, keys, count).tolist()
+    return [(key, number) for key, number in zip(keys, numbers, strict=True) if number >= 0]
