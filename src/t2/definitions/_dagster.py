@@ -20,7 +20,7 @@ from dagster._core.definitions.asset_checks.asset_check_evaluation import (
     AssetCheckEvaluation,
     AssetCheckEvaluationTargetMaterializationData,
 )
-from dagster._core.definitions.data_version import compute_logical_data_version
+from dagster._core.definitions.data_version import DATA_VERSION_TAG, compute_logical_data_version
 from dagster._core.definitions.definition_config_schema import convert_user_facing_definition_config_schema
 from dagster._core.definitions.input import InputDefinition
 from dagster._core.definitions.output import OutputDefinition
@@ -59,6 +59,7 @@ from dagster._utils.tags import is_valid_tag_key as valid_tag_key
 from dagster._utils.warnings import BetaWarning, PreviewWarning
 
 __all__ = [
+    "DATA_VERSION_TAG",
     "PARTITION_RANGE_END_TAG",
     "PARTITION_RANGE_START_TAG",
     "PARTITION_TAG",
@@ -469,6 +470,8 @@ def daemon_controller(
         instance,
         WorkspaceFileTarget(paths=[workspace_file]),
         gen_daemons=lambda instance: _daemons(instance, sweep),
+        # Each look at each sensor is a line at the level info.
+        log_level="warning",
     ) as controller:
         yield controller
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import logging
 
 import dagster as dg
 from dagster import DagsterRunStatus, RunsFilter
@@ -19,8 +18,6 @@ from t2.definitions.launcher import T2RunLauncher
 READY = "t2 daemon is ready"
 SENSOR_LOOP_SECONDS = 0.5
 BACKFILL_LOOP_SECONDS = 5
-
-logger = logging.getLogger("dagster.daemon.t2")
 
 
 def main() -> None:
@@ -38,7 +35,7 @@ def main() -> None:
             sweep=LostRuns().close,
         ) as controller,
     ):
-        logger.info(READY)
+        print(READY, flush=True)
         controller.check_daemon_loop()
 
 

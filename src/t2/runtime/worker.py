@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import os
 import select
 import shutil
@@ -191,7 +192,7 @@ class Worker:
                 self._state.deadlines.pop(run_id, None)
                 # Still there if the child was killed.
                 handover.live_run_path(self._home, run_id).unlink(missing_ok=True)
-            elif self._state.deadlines.get(run_id, time.monotonic()) < time.monotonic():
+            elif self._state.deadlines.get(run_id, math.inf) < time.monotonic():
                 os.kill(pid, signal.SIGKILL)
 
     def _reload(self, reason: str) -> NoReturn:

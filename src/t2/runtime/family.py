@@ -1,0 +1,262 @@
+"""The processes of one project on one machine, as one family that starts, restarts and ends together.
+
+    supervisor (this process) ── guard           kills the others when the supervisor is gone
+                              ├─ code server     Dagster's, with the project's definitions
+                              ├─ worker          the same definitions, warm; its children are the runs
+                              ├─ daemon          sensors, queue, monitoring
+                              └─ web server
+
+Each child leads a process group of its own, so a child and all it started end with one signal, and Ctrl-C
+reaches the supervisor only. Runs die with the worker; the daemon then marks them failed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack, suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from t2.errors import ConfigError, T2Error
+from t2.runtime import guard
+from t2.runtime.home import Home, only_family, open_home, uses_worker
+from t2.runtime.supervised import Child, Program
+
+TICK_SECONDS = 0.1
+STOP_SECONDS = 3.0
+LOCATION = "t2"
+
+
+class Family:
+    """Start and keep up the processes of a project; a context manager that starts, waits and stops.
+
+    `module` (and `attribute`) define the code location; by default the dbt project alone does.
+    `report` is called with one line for each thing worth telling. Raises ConfigError if a family
+    of the project runs already or the port is taken.
+    """
+
+    def __init__(
+        self,
+        project_dir: Path,
+        *,
+        webserver: bool = True,
+        host: str = "127.0.0.1",
+        port: int = 3000,
+        module: str = "t2.definitions.location",
+        attribute: str | None = None,
+        environ: Mapping[str, str] | None = None,
+        report: Callable[[str], None] = lambda line: None,
+    ) -> None:
+        self.home: Home = open_home(project_dir, environ)
+        self.url = f"http://{host}:{port}" if webserver else None
+        self._address = (host, port) if webserver else None
+        self._module = module
+        self._attribute = attribute
+        self._environ = dict(os.environ if environ is None else environ)
+        self._report = report
+        self._children: list[Child] = []
+        self._resources = ExitStack()
+        self._stopping = threading.Event()
+        self._ready = threading.Event()
+        self._supervisor = threading.Thread(target=self._supervise, name="t2-family", daemon=True)
+
+    def __enter__(self) -> Family:
+        self.start()
+        try:
+            self.wait_ready()
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    @property
+    def processes(self) -> Mapping[str, int]:
+        """The pids of the children that run, by name."""
+        return {child.program.name: child.pid for child in self._children if child.pid}
+
+    def start(self) -> None:
+        """Start the family; returns before it is ready."""
+        self._resources.enter_context(only_family(self.home))
+        _check_port(self._address)
+        sockets = self._make_sockets()
+        self.home.workspace.write_text(_workspace(sockets / "code"))
+        self._guard = _Guard()
+        for log in self.home.logs.glob("*.log"):
+            log.unlink()
+        environ = {
+            **self._environ,
+            "DAGSTER_HOME": str(self.home.dagster),
+            "T2_PROJECT_DIR": str(self.home.project),
+            "DAGSTER_DISABLE_TELEMETRY": "1",
+            "PYTHONUNBUFFERED": "1",
+        }
+        self._children = [
+            Child(program, self.home, environ, self._report, self._guard.follow)
+            for program in self._programs(sockets / "code")
+        ]
+        self._supervisor.start()
+
+    def _make_sockets(self) -> Path:
+        """Make the short private directory of the code server's socket, and remove a killed family's."""
+        record: dict[str, Any] = json.loads(self.home.family.read_text())
+        note = self.home.state / "sockets"
+        if note.exists() and Path(left := note.read_text()).name.startswith("t2-"):
+            shutil.rmtree(left, ignore_errors=True)
+        directory = Path(tempfile.mkdtemp(prefix="t2-"))
+        note.write_text(str(directory))
+        self.home.family.write_text(json.dumps({**record, "url": self.url}))
+        self._resources.callback(shutil.rmtree, directory, ignore_errors=True)
+        return directory
+
+    def _programs(self, code_socket: Path) -> list[Program]:
+        project = str(self.home.project)
+        target = ["--module", self._module, "--working-directory", project]
+        target += ["--attribute", self._attribute] if self._attribute else []
+        server = [
+            "dagster",
+            "code-server",
+            "start",
+            "--socket",
+            str(code_socket),
+            "--location-name",
+            LOCATION,
+        ]
+        worker = ["t2.definitions.worker", "--location", LOCATION, "--project-dir", project, *target]
+        daemon = ["t2.definitions.daemon", "--workspace", str(self.home.workspace)]
+        programs = [
+            Program(
+                "code location",
+                [*server, *_dagster_target(target)],
+                ready="Started Dagster code proxy server",
+                broken="Failure while loading code",
+                has_children=True,
+            )
+        ]
+        if uses_worker(self.home):
+            programs.append(Program("worker", worker, ready="t2 worker is ready"))
+        programs.append(Program("daemon", daemon, ready="t2 daemon is ready", after="code location"))
+        if self._address:
+            web = ["dagster_webserver", "-w", str(self.home.workspace)]
+            web += ["-h", self._address[0], "-p", str(self._address[1])]
+            programs.append(
+                Program("web server", web, ready="Serving dagster-webserver", after="code location")
+            )
+        return programs
+
+    def _supervise(self) -> None:
+        while not self._stopping.wait(TICK_SECONDS):
+            ready = {child.program.name for child in self._children if child.ready}
+            for child in self._children:
+                if child.program.after is None or child.program.after in ready or child.pid:
+                    child.look()
+            self._guard.look([child.pid for child in self._children if child.pid])
+            if len(ready) == len(self._children):
+                self._ready.set()
+
+    def wait_ready(self, timeout: float | None = None) -> None:
+        """Wait until every process is ready; T2Error if one is not in time."""
+        if not self._ready.wait(timeout):
+            late = [child.program.name for child in self._children if not child.ready]
+            raise T2Error(f"not ready after {timeout:g} s: {', '.join(late)}", where=str(self.home.logs))
+
+    def stop(self) -> None:
+        """End every process: asked first, killed after some seconds."""
+        self._stopping.set()
+        if self._supervisor.ident:
+            self._supervisor.join()
+        for child in reversed(self._children):
+            child.signal(signal.SIGTERM)
+        deadline = time.monotonic() + STOP_SECONDS
+        while any(child.alive for child in self._children) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        for child in self._children:
+            # Also what a child left in its group when it ended in good order.
+            child.signal(signal.SIGKILL)
+            child.wait()
+        if self._supervisor.ident:
+            self._guard.dismiss()
+        self._resources.close()
+
+
+class _Guard:
+    """The process that outlives a killed supervisor just long enough to kill its children."""
+
+    def __init__(self) -> None:
+        self._groups: set[int] = set()
+        self._process = self._open()
+
+    def _open(self) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [sys.executable, "-I", "-S", guard.__file__],
+            stdin=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+
+    def follow(self, change: str, group: int) -> None:
+        """Add ("+") or remove ("-") a process group."""
+        (self._groups.add if change == "+" else self._groups.discard)(group)
+        self._send(f"{change}{group}\n")
+
+    def look(self, groups: list[int]) -> None:
+        """Replace a guard that was killed."""
+        if self._process.poll() is not None:
+            self._process = self._open()
+            for group in groups:
+                self._send(f"+{group}\n")
+
+    def _send(self, line: str) -> None:
+        assert self._process.stdin is not None
+        with suppress(BrokenPipeError):  # `look` replaces it
+            self._process.stdin.write(line)
+            self._process.stdin.flush()
+
+    def dismiss(self) -> None:
+        """End the guard."""
+        for group in list(self._groups):
+            self.follow("-", group)
+        assert self._process.stdin is not None
+        with suppress(BrokenPipeError):
+            self._process.stdin.close()
+        self._process.wait()
+
+
+def _dagster_target(target: list[str]) -> list[str]:
+    """Translate the worker's options into those of Dagster's command line."""
+    names = {"--module": "--module-name", "--working-directory": "--working-directory"}
+    return [names.get(word, word) for word in target]
+
+
+def _workspace(code_socket: Path) -> str:
+    server = {"host": "localhost", "socket": str(code_socket), "location_name": LOCATION}
+    # JSON is YAML.
+    return json.dumps({"load_from": [{"grpc_server": server}]}, indent=2)
+
+
+def _check_port(address: tuple[str, int] | None) -> None:
+    if address is None:
+        return
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(address)
+        except OSError as error:
+            raise ConfigError(
+                f"{address[0]}:{address[1]} cannot be used: {error.strerror}", hint="take another with --port"
+            ) from error
