@@ -5,7 +5,6 @@ import os
 import shutil
 import subprocess
 import sys
-from collections import Counter
 from collections.abc import Callable
 from datetime import date
 from pathlib import Path
@@ -58,14 +57,13 @@ def artifact(built: Path, name: str) -> dict[str, Any]:
 
 def test_every_table_is_built_and_every_test_passes_but_one_that_warns(built: Path):
     results = artifact(built, "run_results")["results"]
+    others = [result for result in results if result["status"] not in ("pass", "success")]
 
-    assert Counter(result["status"] for result in results if result["unique_id"].startswith("test.")) == {
-        "pass": 206,
-        "warn": 1,
-    }
-    assert Counter(result["status"] for result in results if not result["unique_id"].startswith("test.")) == {
-        "success": 26
-    }
+    assert [(result["status"], result["unique_id"].split(".")[2]) for result in others] == [
+        ("warn", "relationships_fct_planes_active_daily_tail_number__tail_number__ref_dim_planes_")
+    ]
+    assert len([result for result in results if result["status"] == "success"]) == 26
+    assert len(results) > 200
 
 
 def test_the_columns_are_those_that_the_properties_declare(built: Path, query: Query):
