@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import date, datetime, time
 from typing import Any
-from zoneinfo import ZoneInfo
+from zoneinfo import ZoneInfo, available_timezones
 
 from t2.project.model import Grain
 
@@ -26,7 +26,8 @@ EMAIL = re.compile(r"[^@\s]+@[^@\s]+\.[^@\s]+")
 class Key:
     """One key: either a value (`parse`), a mapping with fixed keys (`keys`) or one with free names (`each`).
 
-    `parse` returns the value that T2 uses and raises ValueError for any other; `expects` says what is right.
+    `parse` returns the value that T2 uses and raises ValueError for any other; `expects` says what is right,
+    `words` lists the valid values where they are few.
     """
 
     doc: str
@@ -36,6 +37,7 @@ class Key:
     keys: Mapping[str, Key] = field(default_factory=dict)
     each: Mapping[str, Key] = field(default_factory=dict)
     placeholder: str = ""
+    words: Callable[[], Iterable[str]] = tuple
 
 
 def check(value: Any, keys: Mapping[str, Key], report: Report, path: Path = ()) -> dict[str, Any]:
@@ -64,12 +66,17 @@ def _check_key(value: Any, key: Key, report: Report, path: Path, into: dict[str,
         try:
             into[path[-1]] = key.parse(value)
         except (ValueError, TypeError, OverflowError):
-            report(path, f"{_dotted(path)} is {value!r}; expected {key.expects}", None)
+            report(path, f"{_dotted(path)} is {value!r}; expected {key.expects}", _meant(value, key))
 
 
 def nearest(name: str, valid: Iterable[str]) -> str | None:
     """Return the valid name that a wrong one was probably meant to be."""
     return next(iter(difflib.get_close_matches(name, list(valid), n=1, cutoff=0.6)), None)
+
+
+def _meant(value: Any, key: Key) -> str | None:
+    close = nearest(value, key.words()) if isinstance(value, str) else None
+    return f"did you mean {close}?" if close else None
 
 
 def _hint(name: str, path: Path, keys: Mapping[str, Key]) -> str:
@@ -168,6 +175,7 @@ TIMEZONE = Key(
     "an IANA time zone such as Europe/Berlin",
     zone,
     "UTC",
+    words=available_timezones,
 )
 BEGIN = Key(
     "The first partition, as wall time in the table's time zone, floored to the grain.",
@@ -188,6 +196,7 @@ TABLE: Mapping[str, Key] = {
         "eager or manual",
         _one_of("eager", "manual"),
         "eager",
+        words=lambda: ("eager", "manual"),
     ),
     "upstream": Key(
         "How far back the table reads each of its parents. A name is that of a model, seed or snapshot, "
@@ -232,6 +241,7 @@ TABLE: Mapping[str, Key] = {
         GRAINS,
         grain,
         "`config.batch_size`",
+        words=lambda: (size.value for size in Grain),
     ),
     "begin": BEGIN,
     "owner": OWNER,

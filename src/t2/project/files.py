@@ -30,6 +30,7 @@ class Files:
         self.root = root
         self.install_path = install_path
         self._texts: dict[str, str] = {}
+        self._mentions: dict[str, bool] = {}
         self._trees: dict[str, Any] = {}
         self._entries: dict[str, dict[tuple[str, str], Any]] = {}
 
@@ -60,7 +61,9 @@ class Files:
 
     def mentions_t2(self, file: str) -> bool:
         """Whether a file can hold `meta.t2` at all: most cannot, and are never parsed a second time."""
-        return re.search(r"\bt2\b", self.text(file)) is not None
+        if file not in self._mentions:
+            self._mentions[file] = re.search(r"\bt2\b", self.text(file)) is not None
+        return self._mentions[file]
 
     @cached_property
     def packages(self) -> Mapping[str, str]:

@@ -183,10 +183,10 @@ def _check_sources(declared: Declared, cut: Partitionings, reader: str, found: M
             or declared.settings[uid].get("static")
         ):
             continue
-        lacks = "batch_size" if event_time(declared, uid) else "event_time and batch_size"
+        lacks = "no batch_size" if event_time(declared, uid) else "neither event_time nor batch_size"
         declared.report(
             uid,
-            f"source {declared.label(uid)} has no {lacks}, but partitioned tables read it",
+            f"source {declared.label(uid)} has {lacks}, but partitioned tables read it",
             "add config: {event_time: ..., meta: {t2: {batch_size: ..., begin: ...}}}, "
             "or meta: {t2: {static: true}} if it has no partitions on purpose",
         )

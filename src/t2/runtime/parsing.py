@@ -231,7 +231,8 @@ def _dbt_parse(root: Path, profiles_dir: str, target: str | None, target_path: P
     )
     if not result.success:
         raise _dbt_error(result.exception, profiles_dir)
-    manifest: Mapping[str, Any] = result.result.writable_manifest().to_dict(omit_none=False)
+    # not writable_manifest(): the same nodes, but at 2,000 models it costs 3 s more
+    manifest: Mapping[str, Any] = result.result.to_dict(omit_none=False)
     return manifest
 
 

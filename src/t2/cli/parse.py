@@ -1,0 +1,92 @@
+"""`t2 parse`: what T2 understands of the project."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import time
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from t2.cli.options import format_option, project_options
+
+if TYPE_CHECKING:
+    from t2.project.model import Partitioning, Project, Source, Table
+
+HEADER = ("TABLE", "MATERIALIZED", "PARTITIONS", "READS", "TESTS", "OWNER")
+
+
+@click.command(epilog="Example:  t2 parse --project-dir examples/nycflights")
+@project_options
+@format_option
+def command(project_dir: Path, profiles_dir: Path | None, target: str | None, output: str) -> None:
+    """Print every table and source as T2 understands it: partitions, upstream windows, tests, owners."""
+    from t2.runtime.parsing import load_project
+
+    def say() -> None:
+        click.echo("dbt parses the project …", err=True)
+
+    started = time.perf_counter()
+    project = load_project(project_dir, profiles_dir=profiles_dir, target=target, on_parse=say)
+    seconds = time.perf_counter() - started
+    click.echo(
+        _as_json(project) if output == "json" else f"{_as_text(project)}\n\n{_counts(project, seconds)}"
+    )
+
+
+def _as_json(project: Project) -> str:
+    document = dataclasses.asdict(project)
+    for kind in ("tables", "sources"):
+        document[kind] = list(document[kind].values())
+    return json.dumps(document, indent=2, default=_plain)
+
+
+def _plain(value: Any) -> Any:
+    return value.isoformat() if isinstance(value, datetime) else str(value)
+
+
+def _as_text(project: Project) -> str:
+    lines = [HEADER]
+    for node in project.nodes():
+        cells = (_materialized(node), _partitions(node.partitioning), _reads(node), str(len(node.tests)))
+        lines.append((node.key, *cells, ", ".join(node.owners) or "-"))
+    widths = [max(len(line[column]) for line in lines) for column in range(len(HEADER))]
+    return "\n".join(_padded(line, widths) for line in lines)
+
+
+def _padded(line: Sequence[str], widths: Sequence[int]) -> str:
+    return "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+
+
+def _materialized(node: Table | Source) -> str:
+    return getattr(node, "materialized", "source")
+
+
+def _partitions(partitioning: Partitioning | None) -> str:
+    if partitioning is None:
+        return "-"
+    zone = "" if partitioning.timezone == "UTC" else f" {partitioning.timezone}"
+    return f"{partitioning.grain.value} from {partitioning.begin:%Y-%m-%d}{zone}"
+
+
+def _reads(node: Table | Source) -> str:
+    """Return the upstream windows; those behind a view are named by the view alone."""
+    direct = [upstream for upstream in getattr(node, "upstreams", ()) if not upstream.through]
+    names = [f"{up.key} -{up.lookback}" if up.lookback else up.key for up in direct]
+    behind = len(getattr(node, "upstreams", ())) - len(direct)
+    folded = [*names[:3], *([f"{len(names) - 3} more"] if len(names) > 3 else [])]
+    return ", ".join([*folded, *([f"{behind} through views"] if behind else [])]) or "-"
+
+
+def _counts(project: Project, seconds: float) -> str:
+    tables = list(project.tables.values())
+    partitioned = sum(table.partitioning is not None for table in tables)
+    tests = sum(len(node.tests) for node in project.nodes())
+    return (
+        f"{len(tables)} tables ({partitioned} partitioned), {len(project.sources)} sources, {tests} tests; "
+        f"dbt {project.dbt_version} on {project.adapter}, target {project.target}; {seconds:.2f} s"
+    )
