@@ -13,11 +13,13 @@ from benchmarks.projects import prepared, shape
 from benchmarks.report import Figure, Settings, run
 from benchmarks.synthetic import Flavour, Shape
 
+LOADS = 5
+
 
 def figures(settings: Settings) -> Iterator[Figure]:
     """Yield the wall and the CPU time of a load."""
-    size, times = shape(settings), 3 if settings.quick else 5
-    ours, theirs = (loads(settings, size, flavour, times) for flavour in ("t2", "stock"))
+    size = shape(settings)
+    ours, theirs = (loads(settings, size, flavour) for flavour in ("t2", "stock"))
     title = f"Load the code location ({size.models:,} models, {size.tests:,} tests)"
     t2, stock = median(ours), median(theirs)
     detail = {"t2": samples(ours), "stock": samples(theirs)}
@@ -25,10 +27,10 @@ def figures(settings: Settings) -> Iterator[Figure]:
     yield Figure("load_cpu", f"{title}, CPU", "s", t2.cpu, stock.cpu)
 
 
-def loads(settings: Settings, size: Shape, flavour: Flavour, times: int) -> list[Cost]:
-    """Load a project in fresh processes, once more than asked for: the first one warms the file cache."""
+def loads(settings: Settings, size: Shape, flavour: Flavour) -> list[Cost]:
+    """Load a project in fresh processes; a first one warms the file cache and does not count."""
     command = module("benchmarks.location", flavour, str(prepared(size, flavour, settings.work)))
-    return [process(command, env=environment()) for _ in range(times + 1)][1:]
+    return [process(command, env=environment()) for _ in range(LOADS + 1)][1:]
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ def load(flavour: str, project: Path) -> None:
     from benchmarks._dagster import repository_snapshot
 
     if flavour == "t2":
-        from t2 import build_defs
+        from t2.definitions.build import build_defs
 
         repository_snapshot(build_defs(project))
     else:

@@ -13,10 +13,13 @@ from __future__ import annotations
 import argparse
 import json
 import random
+import shutil
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import Literal
+
+import t2
 
 Flavour = Literal["t2", "stock"]
 
@@ -181,6 +184,9 @@ def write(shape: Shape, flavour: Flavour, root: Path) -> None:
         path = root / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")
+    if flavour == "t2":
+        # What `dbt deps` does with a local package, without a process for it.
+        shutil.copytree(Path(t2.__file__).parent / "dbt", root / "dbt_packages" / "t2", dirs_exist_ok=True)
 
 
 def load_raw(shape: Shape, root: Path, start: date, days: int) -> None:
