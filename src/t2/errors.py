@@ -1,18 +1,19 @@
 """The errors that T2 raises, all below one root.
 
-    T2Error
-    ├── ConfigError          what an author or operator wrote is wrong
-    │   └── ProjectError     one or more problems in a dbt project, reported together
-    ├── NotFound             a table, partition or run that was asked for does not exist
-    ├── DbtError             dbt could not parse the project or connect to the warehouse
-    ├── NodeFailed           a dbt node (model, test, seed, snapshot) failed while it ran
-    └── StorageError         Dagster's or T2's own storage cannot be read
+T2Error
+├── ConfigError          what an author or operator wrote is wrong
+│   └── ProjectError     one or more problems in a dbt project, reported together
+├── NotFound             a table, partition or run that was asked for does not exist
+├── DbtError             dbt could not parse the project or connect to the warehouse
+├── NodeFailed           a dbt node (model, test, seed, snapshot) failed while it ran
+└── StorageError         Dagster's or T2's own storage cannot be read
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 
 class T2Error(Exception):
@@ -66,7 +67,14 @@ class DbtError(T2Error):
 
 
 class NodeFailed(T2Error):
-    """A dbt node failed while it ran; the message is dbt's own, with its newlines."""
+    """A dbt node failed while it ran; the message is dbt's own, with its newlines.
+
+    `result` is its `runtime.nodes.NodeResult`.
+    """
+
+    def __init__(self, message: str, *, result: Any = None, where: str | None = None) -> None:
+        super().__init__(message, where=where)
+        self.result = result
 
 
 class StorageError(T2Error):
