@@ -12,6 +12,8 @@ of the code server: slower by the time that the definitions take to load, otherw
 
 from __future__ import annotations
 
+import os
+import socket
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -29,7 +31,21 @@ from t2.definitions._dagster import (
 )
 from t2.runtime import handover
 
-__all__ = ["T2RunLauncher"]
+__all__ = ["T2RunLauncher", "in_process_tags"]
+
+PROCESS_TAG = "t2/process"
+
+
+def in_process_tags() -> dict[str, str]:
+    """Return the tags of a run that this process executes itself, so that its death is noticed too."""
+    pid = os.getpid()
+    return {PROCESS_TAG: f"{socket.gethostname()} {pid} {handover.process_started(pid)}"}
+
+
+def _is_alive(process: str) -> bool:
+    host, pid, started = process.split()
+    # Of another machine's processes nothing is known: they count as alive.
+    return host != socket.gethostname() or handover.is_alive(int(pid), int(started))
 
 
 class T2RunLauncher(DefaultRunLauncher):
@@ -122,4 +138,6 @@ class T2RunLauncher(DefaultRunLauncher):
         """Whether a process executes the run, or is just being asked to."""
         if run.run_id in self._handing_over or handover.run_pid(self.home, run.run_id) is not None:
             return True
+        if process := run.tags.get(PROCESS_TAG):
+            return _is_alive(process)
         return bool(_dagster.run_in_code_server(self._instance, run))

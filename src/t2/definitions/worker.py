@@ -13,6 +13,7 @@ import traceback
 from pathlib import Path
 from typing import NoReturn
 
+from t2.errors import T2Error
 from t2.runtime.loaded_code import LoadedCode, current_fingerprint
 from t2.runtime.worker import Request, State, Worker, announce
 
@@ -58,12 +59,31 @@ def _load(options: argparse.Namespace) -> str | None:
     except Exception:
         traceback.print_exc()
         return traceback.format_exc()
+    if "t2.definitions.build" in sys.modules:
+        _load_dbt(options.project_dir)
     if threads := [thread.name for thread in threading.enumerate() if thread is not threading.main_thread()]:
         logger.warning("forking beside live threads (%s): a lock they hold stays held in a run", threads)
     gc.collect()
     # Keeps the collector of each child from touching, and so copying, what the worker loaded.
     gc.freeze()
     return None
+
+
+def _load_dbt(project_dir: Path) -> None:
+    """Have dbt ready in every child; if that fails, a child tries it again and its run tells why."""
+    from t2.runtime.parsing import load_project
+    from t2.runtime.warm import Warm
+
+    try:
+        Warm.of(
+            load_project(
+                project_dir,
+                profiles_dir=os.environ.get("T2_PROFILES_DIR"),
+                target=os.environ.get("T2_TARGET"),
+            )
+        )
+    except T2Error:
+        logger.exception("dbt is not warm")
 
 
 def _run(request: Request) -> None:

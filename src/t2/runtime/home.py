@@ -139,6 +139,16 @@ def open_home(project_dir: Path, environ: Mapping[str, str] | None = None) -> Ho
     return home
 
 
+def dagster_home(project_dir: Path) -> Path:
+    """Return DAGSTER_HOME for a project: the environment's, else the project's `.t2`."""
+    return home_of(project_dir).dagster
+
+
+def prepare_home(project_dir: Path) -> Path:
+    """Return DAGSTER_HOME for a project, created and configured."""
+    return open_home(project_dir).dagster
+
+
 def uses_worker(home: Home) -> bool:
     """Whether dagster.yaml names T2's launcher, so that a warm worker is of use."""
     return "T2RunLauncher" in home.config.read_text()
