@@ -39,7 +39,7 @@ class Monitors:
     def look(self, sources: list[Source], now: datetime) -> Iterator[dg.AssetMaterialization]:
         """Query each source once and yield what landed or changed since it was reported."""
         from t2.runtime import monitors, warehouse
-        from t2.runtime._dbt import Warm
+        from t2.runtime.warm import Warm
 
         warm = Warm.of(self.project)
         with warehouse.session(warm):

@@ -77,6 +77,15 @@ class Dbt:
         """Return a copy of a node: compiling changes it."""
         return copy.deepcopy(self.manifest.nodes[unique_id])
 
+    def is_microbatch(self, unique_id: str) -> bool:
+        """Return whether dbt builds a model batch by batch, as its own RunTask decides."""
+        config = self.manifest.nodes[unique_id].config
+        return bool(
+            config.materialized == "incremental"
+            and config.incremental_strategy == "microbatch"
+            and self.manifest.use_microbatch_batches(project_name=self.config.project_name)
+        )
+
     def execute(
         self, node: Any, variables: Mapping[str, Any], batch: tuple[datetime, datetime] | None
     ) -> Any:

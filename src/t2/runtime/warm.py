@@ -85,6 +85,10 @@ class Warm:
         """How many nodes the dbt profile allows at once."""
         return int(self._dbt.config.threads)
 
+    def is_microbatch(self, unique_id: str) -> bool:
+        """Return whether dbt builds a model batch by batch."""
+        return self._inside(lambda: self._dbt.is_microbatch(unique_id))
+
     def run(
         self,
         unique_id: str,

@@ -1,0 +1,172 @@
+"""Building a table's partitions and testing them, told as it happens.
+
+A statement covers as many partitions as it can: all of the range for most tables, one for dbt's microbatch
+and for tables that read their own earlier partitions. Tests of a partition run right after it is built.
+"""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+
+from t2.errors import NodeFailed
+from t2.project.model import Source, Table, Test
+from t2.runtime.nodes import NodeResult
+from t2.runtime.warm import OnLog, Warm
+from t2.runtime.windows import batch_window, partition_variables, predicate, variables
+
+Key = str | None
+
+# What DuckDB and PostgreSQL say to the loser of a race; the same statement succeeds once the winner is done.
+CONFLICTS = (
+    "onflict",
+    "TransactionContext",
+    "Duplicate key",
+    "could not serialize",
+    "deadlock detected",
+)
+ATTEMPTS = 6
+WAIT_SECONDS = 0.1
+
+
+@dataclass(frozen=True)
+class Built:
+    """The partitions `keys`, (None,) for a table without, are in the warehouse."""
+
+    keys: tuple[Key, ...]
+    result: NodeResult
+
+
+@dataclass(frozen=True)
+class Checked:
+    """A test was evaluated for one partition, or for the whole table with the key None.
+
+    `passed` is False for a warning too, and for a test whose SQL fails; `result.status` tells them apart.
+    """
+
+    test: Test
+    key: Key
+    passed: bool
+    result: NodeResult
+
+
+def build(
+    warm: Warm,
+    table: Table,
+    keys: Sequence[Key] | None,
+    *,
+    tests: Iterable[Test],
+    now: datetime,
+    full_refresh: bool = False,
+    on_log: OnLog | None = None,
+) -> Iterator[Built | Checked]:
+    """Build contiguous partitions of a table, in order, and test each statement's partitions after it.
+
+    No keys, or None as the only one, is a table without partitions. NodeFailed with dbt's message ends it
+    when a statement fails, after all that was built and tested before it.
+    """
+    checks = tuple(tests)
+    for part in _statements(warm, table, _partitions(keys)):
+        yield Built(part, _build(warm, table, part, now, full_refresh, on_log))
+        yield from _test(warm, table, part, checks, on_log)
+
+
+def check(
+    warm: Warm,
+    node: Table | Source,
+    keys: Sequence[Key] | None,
+    *,
+    tests: Iterable[Test],
+    now: datetime,
+    on_log: OnLog | None = None,
+) -> Iterator[Checked]:
+    """Evaluate tests of contiguous partitions, or of a table without, and build nothing."""
+    yield from _test(warm, node, _partitions(keys), tuple(tests), on_log)
+
+
+def _partitions(keys: Sequence[Key] | None) -> tuple[Key, ...]:
+    return tuple(keys) if keys else (None,)
+
+
+def _statements(warm: Warm, table: Table, keys: tuple[Key, ...]) -> Iterator[tuple[Key, ...]]:
+    """Yield the keys that each statement builds."""
+    if table.reads_itself or warm.is_microbatch(table.unique_id):
+        yield from ((key,) for key in keys)
+    else:
+        yield keys
+
+
+def _build(
+    warm: Warm, table: Table, keys: tuple[Key, ...], now: datetime, full_refresh: bool, on_log: OnLog | None
+) -> NodeResult:
+    batch = batch_window(table, keys[0]) if keys[0] and warm.is_microbatch(table.unique_id) else None
+    given = variables(warm.project, table, keys[0], keys[-1], now=now)
+    for attempt in range(ATTEMPTS):
+        with _alone(warm, table, keys):
+            result = warm.run(
+                table.unique_id, variables=given, batch=batch, full_refresh=full_refresh, on_log=on_log
+            )
+        if result.ok:
+            return result
+        if attempt + 1 == ATTEMPTS or not any(word in result.message for word in CONFLICTS):
+            break
+        time.sleep(WAIT_SECONDS * 2**attempt * random.uniform(0.5, 1.0))
+    where = f"{table.key} {keys[0]}" if keys[0] else table.key
+    raise NodeFailed(result.message, result=result, where=where)
+
+
+def _test(
+    warm: Warm, node: Table | Source, keys: tuple[Key, ...], tests: tuple[Test, ...], on_log: OnLog | None
+) -> Iterator[Checked]:
+    for test in tests:
+        if not test.per_partition or keys[0] is None:
+            result = warm.run(test.unique_id, on_log=on_log)
+            yield from (Checked(test, key, result.ok, result) for key in keys)
+            continue
+        if test.row_wise and len(keys) > 1:
+            result = _test_range(warm, node, test, keys, on_log)
+            if result.ok:
+                yield from (Checked(test, key, True, result) for key in keys)
+                continue
+        for key in keys:
+            result = _test_range(warm, node, test, (key,), on_log)
+            yield Checked(test, key, result.ok, result)
+
+
+def _test_range(
+    warm: Warm, node: Table | Source, test: Test, keys: tuple[Key, ...], on_log: OnLog | None
+) -> NodeResult:
+    first, last = keys[0], keys[-1]
+    assert first is not None
+    assert last is not None
+    if test.kind == "singular":
+        return warm.run(test.unique_id, variables=partition_variables(node, first), on_log=on_log)
+    return warm.run(test.unique_id, where=predicate(node, first, last), on_log=on_log)
+
+
+_building: set[tuple[str, str, Key]] = set()
+_changed = threading.Condition()
+
+
+@contextmanager
+def _alone(warm: Warm, table: Table, keys: tuple[Key, ...]) -> Iterator[None]:
+    """Keep the threads of this process from building the same partition at once.
+
+    DuckDB needs it: two inserts into an empty partition do not conflict, and both are kept. Its file has one
+    process, so no other can do it. PostgreSQL's locks are in the materialization.
+    """
+    names = {(warm.project.root, table.key, key) for key in keys}
+    with _changed:
+        _changed.wait_for(lambda: not names & _building)
+        _building.update(names)
+    try:
+        yield
+    finally:
+        with _changed:
+            _building.difference_update(names)
+            _changed.notify_all()
