@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -102,6 +104,20 @@ def stock_family(project: Path, home: Path, patience: float) -> Iterator[Family]
         # An automation condition sees no update that was there at its first evaluation.
         wait_for(lambda: _has_ticked(instance), patience, "the sensor's first tick")
         yield Family(instance, dg.AssetKey(["raw", f"raw_{PROBE}"]), dg.AssetKey([PROBE]))
+
+
+@contextmanager
+def t2_family(project: Path, home: Path, patience: float) -> Iterator[Family]:
+    """Run `t2 dev` without its web server, with nothing left of an earlier one, until the block ends."""
+    state = project / ".t2"
+    shutil.rmtree(state, ignore_errors=True)
+    env = environment()
+    env.pop("DAGSTER_HOME", None)
+    t2 = str(Path(sys.executable).parent / "t2")
+    with processes([t2, "dev", "--no-webserver", "--project-dir", str(project)], env, home):
+        wait_for(lambda: "ready after" in (home / "log").read_text(), patience, "t2 dev to be ready")
+        with dg.DagsterInstance.from_config(str(state)) as instance:
+            yield Family(instance, dg.AssetKey(["raw", f"raw_{PROBE}"]), dg.AssetKey(["analytics", PROBE]))
 
 
 def _has_ticked(instance: dg.DagsterInstance) -> bool:

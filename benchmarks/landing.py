@@ -12,17 +12,19 @@ import random
 import statistics
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import asdict
 from pathlib import Path
 
-from benchmarks.families import Family, Landing, stock_family
+from benchmarks.families import Family, Landing, stock_family, t2_family
 from benchmarks.measure import Cost, environment, median, process, samples
 from benchmarks.projects import prepared, shape
 from benchmarks.report import Figure, Settings, run
 from benchmarks.stock import DBT, flags
-from benchmarks.synthetic import PROBE
+from benchmarks.synthetic import PROBE, Flavour
+
+Start = Callable[[Path, Path, float], AbstractContextManager[Family]]
 
 
 def figures(settings: Settings) -> Iterator[Figure]:
@@ -42,16 +44,20 @@ def _dbt_figures(project: Path, of: str) -> Iterator[Figure]:
 
 def _landing_figure(settings: Settings) -> Figure:
     size, patience = shape(settings), 120 if settings.quick else 900
-    project = prepared(size, "stock", settings.work)
-    with tempfile.TemporaryDirectory() as home:
-        theirs = landings(stock_family(project, Path(home), patience), 1 if settings.quick else 3, patience)
+    families: dict[Flavour, Start] = {"t2": t2_family, "stock": stock_family}
+    times = {"t2": 3, "stock": 1} if settings.quick else {"t2": 9, "stock": 3}
+    taken = {}
+    for flavour, start in families.items():
+        project = prepared(size, flavour, settings.work)
+        with tempfile.TemporaryDirectory() as home:
+            taken[flavour] = landings(start(project, Path(home), patience), times[flavour], patience)
     return Figure(
         name="landing",
         title=f"Input landed to table landed ({size.models:,} models)",
         unit="s",
-        t2=None,
-        stock=statistics.median(landing.total for landing in theirs),
-        detail={"stock": [asdict(landing) for landing in theirs]},
+        t2=statistics.median(landing.total for landing in taken["t2"]),
+        stock=statistics.median(landing.total for landing in taken["stock"]),
+        detail={flavour: [asdict(landing) for landing in all_] for flavour, all_ in taken.items()},
     )
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
+import t2
 from benchmarks import stock
-from benchmarks.measure import environment, module, process
 from benchmarks.report import Settings
 from benchmarks.synthetic import Flavour, Shape, load_raw, write
 
@@ -29,6 +29,6 @@ def prepared(size: Shape, flavour: Flavour, work: Path) -> Path:
         if flavour == "stock":
             stock.prepare(root)
         else:
-            process(module("benchmarks.location", "t2", str(root)), env=environment())
+            t2.load_project(root)
         done.touch()
     return root

@@ -70,9 +70,14 @@ def definitions(project: Path) -> dg.Definitions:
     return dg.Definitions(
         assets=[models, *sources],
         sensors=[sensor],
-        resources={"dbt": DbtCliResource(project_dir=str(project), profiles_dir=str(project))},
+        resources={"dbt": _dbt(project)},
         executor=dg.in_process_executor,
     )
+
+
+def _dbt(project: Path) -> DbtCliResource:
+    executable = str(Path(sys.executable).parent / "dbt")
+    return DbtCliResource(project_dir=str(project), profiles_dir=str(project), dbt_executable=executable)
 
 
 def _window(context: dg.AssetExecutionContext) -> list[str]:

@@ -13,13 +13,12 @@ from __future__ import annotations
 import argparse
 import json
 import random
-import shutil
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import Literal
 
-import t2
+from t2.runtime.parsing import install_package
 
 Flavour = Literal["t2", "stock"]
 
@@ -185,8 +184,7 @@ def write(shape: Shape, flavour: Flavour, root: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")
     if flavour == "t2":
-        # What `dbt deps` does with a local package, without a process for it.
-        shutil.copytree(Path(t2.__file__).parent / "dbt", root / "dbt_packages" / "t2", dirs_exist_ok=True)
+        install_package(root)
 
 
 def load_raw(shape: Shape, root: Path, start: date, days: int) -> None:
