@@ -103,6 +103,7 @@ __all__ = [
     "valid_tag_key",
     "version_tags",
     "with_resources",
+    "without_inputs",
 ]
 
 Compute = Callable[[Any, Any], Iterator[Any]]
@@ -129,6 +130,18 @@ def _output(name: str) -> OutputDefinition:
 @cache
 def _input(name: str) -> Any:
     return InputDefinition(name, dg.Nothing)
+
+
+def without_inputs(run: Callable[[Any], Iterator[Any]]) -> Compute:
+    """Return the compute function of an op that takes no values.
+
+    Without an annotation, Dagster gives it the context that fits, for ops with an asset and without.
+    """
+
+    def compute(context, inputs):  # type: ignore[no-untyped-def]
+        yield from run(context)
+
+    return compute
 
 
 class TableAssets(dg.AssetsDefinition):

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import atexit
 import gc
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import dagster as dg
 
 from t2.definitions.assets import Assets
-from t2.definitions.compute import Compute
+from t2.definitions.compute import compute
 from t2.definitions.executor import threads_executor
+from t2.definitions.monitor_sensor import monitor_sensor
+from t2.definitions.planner_sensor import planner_sensor
+from t2.ledger.ledger import Ledger
+from t2.ledger.storage import locate
 from t2.project.model import Project
-
-# What makes the sensors of a project.
-SENSORS: Sequence[Callable[[Project], dg.SensorDefinition]] = ()
 
 
 def build_defs(
@@ -38,16 +40,24 @@ def build_defs(
     with _collector_at_rest():
         assets = Assets(project)
         return dg.Definitions(
-            assets=list(assets.definitions(Compute(project, assets.tables))),
-            sensors=[sensor(project) for sensor in SENSORS] if automation else [],
+            assets=list(assets.definitions(compute(project, assets.tables))),
+            sensors=_sensors(project) if automation else [],
             executor=threads_executor(lambda: threads or _profile_threads(project)),
         )
+
+
+def _sensors(project: Project) -> list[dg.SensorDefinition]:
+    return [planner_sensor(project, _open_ledger), monitor_sensor(project, _open_ledger)]
+
+
+def _open_ledger(instance: dg.DagsterInstance) -> Ledger:
+    return Ledger(locate(Path(instance.root_directory)))
 
 
 def _profile_threads(project: Project) -> int:
     from t2.runtime.warm import Warm
 
-    return int(Warm.of(project).threads)
+    return Warm.of(project).threads
 
 
 @contextmanager
@@ -61,6 +71,8 @@ def _collector_at_rest() -> Iterator[None]:
     try:
         yield
         gc.freeze()
+        # Frozen objects are not torn down at exit, of which nanobind's modules (duckdb) complain loudly.
+        atexit.register(gc.unfreeze)
     finally:
         if enabled:
             gc.enable()

@@ -14,28 +14,26 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 
 from t2.definitions import _dagster
-from t2.errors import NodeFailed
+from t2.errors import DbtError, NodeFailed, T2Error
 from t2.project.model import Project, Source, Table, Test
 
 if TYPE_CHECKING:
     from t2.runtime.build import Built, Checked
     from t2.runtime.nodes import NodeResult
+    from t2.runtime.warm import Warm
 
 Key = str | None
 Event = Any  # what an op may yield: dg.AssetMaterialization, AssetCheckEvaluation, AssetObservation, Output
 
 
-class Compute:
-    """The compute function that all ops of a project share; the op's name says which table it builds."""
+def compute(project: Project, nodes: Mapping[str, Table | Source]) -> _dagster.Compute:
+    """Return the function that all ops of a project share; the op's name says which table it builds."""
 
-    def __init__(self, project: Project, nodes: Mapping[str, Table | Source]) -> None:
-        self.project = project
-        self.nodes = nodes
+    def run(context: Any) -> Iterator[Event]:
+        name = context.op_execution_context.op_def.name
+        yield from Step(project, nodes[name.removesuffix("__checks")], context).events()
 
-    def __call__(self, context: Any, inputs: Any) -> Iterator[Event]:
-        """Build or test one table for the partitions of the run."""
-        node = self.nodes[context.op_execution_context.op_def.name.removesuffix("__checks")]
-        yield from Step(self.project, node, context).events()
+    return _dagster.without_inputs(run)
 
 
 class Step:
@@ -51,6 +49,7 @@ class Step:
         self.tests = tuple(test for test in node.tests if test.name in names)
         self.builds = isinstance(node, Table) and self.asset_key in context.selected_asset_keys
         self.keys = _partition_keys(node, context)
+        self.left: list[Key] = []  # what is to be built and is not in the warehouse yet
 
     def events(self) -> Iterator[Event]:
         """Yield everything the step tells Dagster; raise dg.Failure with dbt's own message."""
@@ -68,43 +67,47 @@ class Step:
         from t2.runtime import warehouse
         from t2.runtime.warm import Warm
 
-        warm = Warm.of(self.project)
-        with warehouse.session(warm):
-            yield from self._build(warm, keys) if self.builds else self._test(warm, keys)
+        as_of = _dagster.head(self.instance)
+        self.left = list(keys)
+        try:
+            warm = Warm.of(self.project)
+            with warehouse.session(warm):
+                for part in _contiguous(keys, self.keys):
+                    yield from self._build(warm, part) if self.builds else self._check(warm, part)
+        except (NodeFailed, DbtError) as error:
+            yield from self._failures(error, as_of)
+            raise self._failure(error) from None
 
-    def _build(self, warm: Any, keys: Sequence[Key]) -> Iterator[Event]:
+    def _build(self, warm: Warm, keys: Sequence[Key]) -> Iterator[Event]:
         from t2.runtime.build import Built, build
 
         assert isinstance(self.node, Table)
-        as_of = _dagster.head(self.instance)
-        left = list(keys)
         targets: dict[Key, Any] = {}
-        try:
-            for result in build(warm, self.node, keys, tests=self.tests, now=_now()):
-                if isinstance(result, Built):
-                    yield from self._materializations(result, as_of)
-                    left = [key for key in left if key not in result.keys]
-                    if self.tests:
-                        targets |= _dagster.check_targets(self.instance, self.asset_key, result.keys)
-                    # The next partition may read this one, so what it reads is as of now.
-                    as_of = _dagster.head(self.instance) if left else as_of
-                else:
-                    yield self._evaluation(result, targets.get(result.key))
-        except NodeFailed as error:
-            yield from self._failures(error, left, as_of)
-            raise self._failure(error) from None
+        as_of = _dagster.head(self.instance)
+        results = build(warm, self.node, keys, tests=self.tests, now=_now(), on_log=self._log)
+        for result in results:
+            if isinstance(result, Built):
+                yield from self._materializations(result, as_of)
+                self.left = [key for key in self.left if key not in result.keys]
+                if self.tests:
+                    targets = _dagster.check_targets(self.instance, self.asset_key, result.keys)
+                # The next partition may read this one, so what it reads is as of now.
+                as_of = _dagster.head(self.instance) if self.left else as_of
+            else:
+                yield self._evaluation(result, targets.get(result.key))
 
-    def _test(self, warm: Any, keys: Sequence[Key]) -> Iterator[Event]:
-        from t2.runtime.build import test
+    def _check(self, warm: Warm, keys: Sequence[Key]) -> Iterator[Event]:
+        from t2.runtime.build import check
 
         targets: dict[Key, Any] = {}
         for key in keys:
             targets |= _dagster.check_targets(self.instance, self.asset_key, [key])
-        try:
-            for result in test(warm, self.node, keys, tests=self.tests, now=_now()):
-                yield self._evaluation(result, targets.get(result.key))
-        except NodeFailed as error:
-            raise self._failure(error) from None
+        for result in check(warm, self.node, keys, tests=self.tests, now=_now(), on_log=self._log):
+            yield self._evaluation(result, targets.get(result.key))
+
+    def _log(self, level: str, text: str) -> None:
+        if level == "warn":  # an error is told by the failure of the step
+            self.context.log.warning(text)
 
     def _materializations(self, built: Built, as_of: int) -> Iterator[dg.AssetMaterialization]:
         tags = _dagster.version_tags(self.context, self.asset_key)
@@ -130,25 +133,28 @@ class Step:
             target_materialization_data=target,
         )
 
-    def _failures(self, error: NodeFailed, keys: Sequence[Key], as_of: int) -> Iterator[dg.AssetObservation]:
-        code_version = self.node.code_version if isinstance(self.node, Table) else ""
-        for key in keys:
+    def _failures(self, error: T2Error, as_of: int) -> Iterator[dg.AssetObservation]:
+        """Say of each partition that is not in the warehouse that the attempt at it failed."""
+        if not self.builds:
+            return
+        assert isinstance(self.node, Table)
+        for key in self.left:
             yield dg.AssetObservation(
                 self.asset_key,
                 partition=key,
-                metadata={"t2/error": error.message, "t2/as_of": as_of, "t2/code_version": code_version},
+                metadata={
+                    "t2/error": error.message,
+                    "t2/as_of": as_of,
+                    "t2/code_version": self.node.code_version,
+                },
                 tags={"t2/failed": "true"},
             )
 
-    def _failure(self, error: NodeFailed) -> dg.Failure:
-        result = error.result
-        return dg.Failure(
-            description=error.message,
-            metadata={
-                "dbt file": dg.MetadataValue.path(self.node.file),
-                **({"compiled SQL": _sql(result.compiled_code)} if result and result.compiled_code else {}),
-            },
-        )
+    def _failure(self, error: T2Error) -> dg.Failure:
+        metadata: dict[str, Any] = {"dbt file": dg.MetadataValue.path(self.node.file)}
+        if isinstance(error, NodeFailed) and error.result is not None and error.result.compiled_code:
+            metadata["compiled SQL"] = _sql(error.result.compiled_code)
+        return dg.Failure(description=error.message, metadata=metadata)
 
     def _outputs(self) -> Iterator[Event]:
         assets_def = self.context.assets_def
@@ -175,6 +181,19 @@ def _partition_keys(node: Table | Source, context: Any) -> list[Key]:
     if node.partitioning is None or (not context.has_partition_key and not context.has_partition_key_range):
         return [None]
     return list(context.partition_keys)
+
+
+def _contiguous(keys: Sequence[Key], all_keys: Sequence[Key]) -> Iterator[list[Key]]:
+    """Cut the keys into those that follow each other: a statement builds a range without holes."""
+    place = {key: number for number, key in enumerate(all_keys)}
+    part: list[Key] = []
+    for key in keys:
+        if part and place[key] != place[part[-1]] + 1:
+            yield part
+            part = []
+        part.append(key)
+    if part:
+        yield part
 
 
 def _now() -> datetime:

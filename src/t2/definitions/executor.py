@@ -80,7 +80,7 @@ class ThreadsExecutor(Executor):
     ) -> Iterator[DagsterEvent]:
         """Yield the events of all steps, in the order they happen."""
         keys = execution_plan.step_keys_to_execute
-        threads = min(self._threads or self._profile_threads(), max(len(keys), 1))
+        threads = min(self._threads or self._profile_threads(), len(keys)) if len(keys) > 1 else 1
         note = f"process {os.getpid()}, up to {threads} at once"
         yield _dagster.engine_event(plan_context, f"Executing {len(keys)} steps in {note}.")
 
