@@ -46,10 +46,9 @@ def in_order(
 
 def _start(table: Table, past: TableState, inputs: Inputs, outcome: NDArray[np.int8], first: int) -> None:
     """Let one run begin at `first` if that is ready, and all that follows wait."""
-    end = first
+    end = first + 1
     if outcome[first] == Outcome.READY and past.active_runs:
         outcome[first] = Outcome.HELD
-        end = first + 1
     elif outcome[first] == Outcome.READY:
         possible = inputs.complete[first : first + table.backfill.partitions_per_run]
         end = first + (len(possible) if possible.all() else int(np.argmin(possible)))

@@ -169,7 +169,7 @@ class _Tick:
         if table.automation == "eager" and not table.is_view:
             busy |= inputs.busy
             waits = changed & (outcome == Outcome.WAITING)
-            stuck = past.landed & (waits | (inputs.stuck & (outcome == Outcome.LANDED)))
+            stuck = past.landed & ~busy & (waits | (inputs.stuck & (outcome == Outcome.LANDED)))
         self.settled[table.key] = Settled(past, past.landed & ~busy & ~stuck, busy, stuck, ready)
         self.outcomes[table.key] = outcome
         self.stale[table.key] = changed
