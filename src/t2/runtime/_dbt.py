@@ -117,11 +117,12 @@ class Dbt:
                 self._adapter.list_relations(schema.database, schema.schema)
             self._schemas.add(schema)
 
-    def query(self, sql: str) -> list[tuple[Any, ...]]:
-        """Return the rows of a query."""
+    def query(self, sql: str) -> list[dict[str, Any]]:
+        """Return the rows of a query, as the database's driver gives them."""
         with self._adapter.connection_named("t2_query"):
             _, cursor = self._adapter.connections.add_query(sql, auto_begin=False)
-            return [tuple(row) for row in cursor.fetchall()]
+            names = [column[0].lower() for column in cursor.description]
+            return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
 
     def call(self, macro: str, arguments: dict[str, Any]) -> Any:
         """Return what a macro of the package `t2` returns."""
@@ -167,12 +168,12 @@ class Dbt:
         window of its own.
         """
         copies: dict[str, Any] = {}
-        todo = list(node.depends_on.nodes)
+        todo = list(node.depends_on_nodes)
         while todo:
             parent = self.manifest.nodes.get(todo.pop())
             if parent is not None and parent.is_ephemeral_model and parent.unique_id not in copies:
                 copies[parent.unique_id] = copy.deepcopy(parent)
-                todo += parent.depends_on.nodes
+                todo += parent.depends_on_nodes
         if not copies:
             return self.manifest
         # Not copy.copy: dbt's own copying makes a lock in shared memory.

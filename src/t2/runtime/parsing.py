@@ -5,6 +5,7 @@ This module imports neither dbt nor Dagster; `python -m t2.runtime.parsing` is t
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -29,6 +30,8 @@ __all__ = ["find_project", "install_dependencies", "install_package", "load_proj
 
 PACKAGE = Path(__file__).parent.parent / "dbt"
 ERROR = "error.json"
+ATTEMPTS = 3
+CHANGED = 3
 FLAGS = (
     *("--quiet", "--no-use-colors", "--log-level-file", "none"),
     *("--no-send-anonymous-usage-stats", "--no-version-check"),
@@ -49,22 +52,25 @@ def load_project(
     """
     root = find_project(Path(path))
     install_package(root)
-    settings = project_settings(root)
-    profiles = find_profiles(root, Path(profiles_dir) if profiles_dir else None)
-    found = fingerprint(root, settings, profiles, target)
     store = Store(root)
-    project = store.get(found)
-    if project is None:
-        if on_parse is not None:
-            on_parse()
-        project = _parse_once(store, found, settings, profiles, target)
-    return replace(project, profiles_dir=str(profiles))
+    for _ in range(ATTEMPTS):
+        settings = project_settings(root)
+        profiles = find_profiles(root, Path(profiles_dir) if profiles_dir else None)
+        found = fingerprint(root, settings, profiles, target)
+        project = store.get(found)
+        if project is None:
+            if on_parse is not None:
+                on_parse()
+            project = _parse_once(store, found, settings, profiles, target)
+        if project is not None:
+            return replace(project, profiles_dir=str(profiles))
+    raise DbtError("the project's files keep changing while dbt parses them", hint="try again")
 
 
 def _parse_once(
     store: Store, found: str, settings: Mapping[str, Any], profiles: Path, target: str | None
-) -> Project:
-    """Parse, unless another process did while this one waited for the lock."""
+) -> Project | None:
+    """Parse, unless another process did while this one waited; None if files changed during the parse."""
     with store.lock() as lock:
         project = store.get(found)
         if project is not None:
@@ -80,16 +86,14 @@ def _parse_once(
                 "install_path": install_path(settings),
                 "folder": str(folder),
             }
-            _run_parse(request, lock)
-        project = store.get(found)
-        if project is None:
-            raise DbtError("the parse left no result", hint=f"is {store.folder} writable?")
+            if not _run_parse(request, lock):
+                return None
         store.sweep()
-        return project
+        return store.get(found)
 
 
-def _run_parse(request: Mapping[str, Any], lock: int) -> None:
-    """Run the parse in a process that keeps the lock, even if this one is killed."""
+def _run_parse(request: Mapping[str, Any], lock: int) -> bool:
+    """Run the parse in a process that keeps the lock even if this one is killed; False if files changed."""
     command = [sys.executable, "-m", "t2.runtime.parsing", json.dumps(request)]
     ended = subprocess.run(command, capture_output=True, text=True, pass_fds=(lock,), check=False)
     try:
@@ -98,9 +102,10 @@ def _run_parse(request: Mapping[str, Any], lock: int) -> None:
         error = None
     if error is not None:
         raise _error(error)
-    if ended.returncode != 0:
+    if ended.returncode not in (0, CHANGED):
         output = "\n".join((ended.stderr or ended.stdout).strip().splitlines()[-20:])
         raise DbtError(f"dbt ended with exit code {ended.returncode} while it parsed:\n{output}")
+    return ended.returncode == 0
 
 
 def _error(error: Mapping[str, Any]) -> T2Error:
@@ -167,19 +172,21 @@ def _check_packages(root: Path, settings: Mapping[str, Any]) -> None:
     listed = 0
     for name in ("packages.yml", "dependencies.yml"):
         if (root / name).is_file():
-            found = yaml.safe_load((root / name).read_text("utf-8"))
-            listed += len(found.get("packages") or ()) if isinstance(found, dict) else 0
+            with contextlib.suppress(yaml.YAMLError):  # dbt says what is wrong with it
+                found = yaml.safe_load((root / name).read_text("utf-8"))
+                listed += len(found.get("packages") or ()) if isinstance(found, dict) else 0
     folder = root / install_path(settings)
     installed = sum(path.parent.name != "t2" for path in folder.glob("[!.]*/dbt_project.yml"))
     if listed > installed:
-        raise DbtError(f"{listed} packages are listed and {installed} are installed", hint="run t2 deps")
+        packages = "1 package is" if listed == 1 else f"{listed} packages are"
+        raise DbtError(f"{packages} listed and {installed} are installed", hint="run t2 deps")
 
 
 def main(request: Mapping[str, Any]) -> int:
     """Parse a project as `_parse_once` asks and write the store's entry, or the error beside it."""
     folder = Path(request["folder"])
     try:
-        _write_entry(request, folder)
+        return 0 if _write_entry(request, folder) else CHANGED
     except ProjectError as error:
         problems = [vars(problem) for problem in error.problems]
         (folder / ERROR).write_text(json.dumps({"problems": problems}), "utf-8")
@@ -188,16 +195,19 @@ def main(request: Mapping[str, Any]) -> int:
         plain = {"message": error.message, "hint": error.hint, "where": error.where}
         (folder / ERROR).write_text(json.dumps(plain), "utf-8")
         return 2
-    return 0
 
 
-def _write_entry(request: Mapping[str, Any], folder: Path) -> None:
+def _write_entry(request: Mapping[str, Any], folder: Path) -> bool:
+    """Parse and write the entry; False if the files are not those that the fingerprint was taken from."""
     from t2.project.manifest import read_manifest
 
     root = Path(request["root"])
+    profiles = Path(request["profiles_dir"])
     store = Store(root)
     target_path = store.folder / "dbt" / re.sub(r"\W", "_", request["name"])
-    manifest = _dbt_parse(root, request["profiles_dir"], request["target"], target_path)
+    manifest = _dbt_parse(root, str(profiles), request["target"], target_path)
+    if fingerprint(root, project_settings(root), profiles, request["target"]) != request["fingerprint"]:
+        return False
     project = read_manifest(
         manifest,
         root=root,
@@ -210,6 +220,7 @@ def _write_entry(request: Mapping[str, Any], folder: Path) -> None:
     )
     shutil.copyfile(target_path / "partial_parse.msgpack", folder / MANIFEST)
     store.put(project, folder)
+    return True
 
 
 def _dbt_parse(root: Path, profiles_dir: str, target: str | None, target_path: Path) -> Mapping[str, Any]:

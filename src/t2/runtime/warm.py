@@ -115,8 +115,8 @@ class Warm:
         result = self._inside(lambda: self._dbt.execute(node, variables or {}, batch), on_log)
         return _result(unique_id, result, started)
 
-    def query(self, sql: str) -> list[tuple[Any, ...]]:
-        """Return the rows of a query as the database's driver gives them; DbtError with its message."""
+    def query(self, sql: str) -> list[dict[str, Any]]:
+        """Return the rows of a query by column name in lower case; DbtError with the database's message."""
         return self._inside(lambda: self._dbt.query(sql))
 
     def call(self, macro: str, **arguments: Any) -> Any:

@@ -14,7 +14,7 @@
     {% do adapter.drop_relation(existing) %}
     {%- set existing = none -%}
   {%- endif -%}
-  {%- if existing is none and not t2.partitioned_exists(target_relation) -%}
+  {%- if existing is none and not t2.relation_exists(target_relation) -%}
     {% do t2.partitioned_create(target_relation) %}
   {%- endif -%}
 

@@ -42,7 +42,7 @@
   {% if existing is not none %}
     {% do adapter.drop_relation(existing) %}
   {% endif %}
-  {% if not t2.partitioned_exists(relation) %}
+  {% if not t2.relation_exists(relation) %}
     {% do t2.partitioned_create(relation) %}
   {% endif %}
   {% do adapter.commit() %}

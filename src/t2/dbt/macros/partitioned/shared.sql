@@ -25,7 +25,7 @@
 {% endmacro %}
 
 {# Asks the catalog, not dbt's cache: another process may have made the table since the cache was filled. #}
-{% macro partitioned_exists(relation) %}
+{% macro relation_exists(relation) %}
   {% set query %}
     select count(*) from information_schema.tables
     where lower(table_catalog) = lower('{{ relation.database }}') and lower(table_schema) = lower('{{ relation.schema }}')

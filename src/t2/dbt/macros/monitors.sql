@@ -1,0 +1,38 @@
+{# What T2's monitors ask of a source table (runtime/monitors.py); called with the source's unique id. #}
+
+{% macro monitor_relation(unique_id) %}
+  {% set node = graph.sources[unique_id] %}
+  {% do return(api.Relation.create(database=node.database, schema=node.schema, identifier=node.identifier)) %}
+{% endmacro %}
+
+{% macro monitor_exists(unique_id) %}
+  {% do return(t2.relation_exists(t2.monitor_relation(unique_id))) %}
+{% endmacro %}
+
+{# The type of a column in the warehouse, in lower case; '' if there is no such column. #}
+{% macro monitor_type(unique_id, column) %}
+  {% for found in adapter.get_columns_in_relation(t2.monitor_relation(unique_id)) if found.name | lower == column | lower %}
+    {% do return(found.data_type | lower) %}
+  {% endfor %}
+  {% do return('') %}
+{% endmacro %}
+
+{# One row a partition that has rows from `since` (a wall time) on: its start, rows, newest event time, last load. #}
+{% macro monitor_query(unique_id, type, grain, zone, since, loaded_at) %}
+  {% do return(adapter.dispatch('monitor_query', 't2')(unique_id, type, grain, zone, since, loaded_at)) %}
+{% endmacro %}
+
+{% macro default__monitor_query(unique_id, type, grain, zone, since, loaded_at) %}
+  {% set node = graph.sources[unique_id] %}
+  {% set column = t2.event_time_column(node) %}
+  {% set aware = type.startswith('timestamptz') or 'with time zone' in type %}
+  {% set wall = column ~ " at time zone '" ~ zone ~ "'" if aware else 'cast(' ~ column ~ ' as timestamp)' %}
+  {% set query %}
+    select date_trunc('{{ grain }}', {{ wall }}) as t2_partition, count(*) as t2_rows, max({{ wall }}) as t2_newest,
+      {{ 'max(' ~ loaded_at ~ ')' if loaded_at else 'null' }} as t2_loaded
+    from {{ node.relation_name }}
+    where {{ column }} >= {{ t2.literal(t2.clock_parse(since), type, zone) }}
+    group by 1
+  {% endset %}
+  {% do return(query) %}
+{% endmacro %}
