@@ -62,7 +62,10 @@ RICH = {
                 description: What visitors did
                 config:
                   event_time: happened_at
-                  meta: {t2: {monitor: {grace: 2h, sql: "select 1 as partition"}, owner: [raw@example.com, ingest]}}
+                  meta:
+                    t2:
+                      monitor: {grace: 2h, sql: "select 1 as partition"}
+                      owner: [raw@example.com, ingest]
                 columns:
                   - name: id
                     data_type: bigint
@@ -98,7 +101,9 @@ RICH = {
         """,
     "macros/is_clean.sql": "{% macro is_clean() %}{{ threshold() }} > 1{% endmacro %}",
     "macros/threshold.sql": "{% macro threshold() %}2{% endmacro %}",
-    "macros/small.sql": "{% test small(model, most) %}select 1 from {{ model }} having count(*) > {{ most }}{% endtest %}",
+    "macros/small.sql": """
+        {% test small(model, most) %}select 1 from {{ model }} having count(*) > {{ most }}{% endtest %}
+        """,
     "models/marts/daily.sql": """
         {{ config(event_time='day', batch_size='day', begin='2024-01-02', tags=['core'],
                   meta={'t2': {'upstream': {'stg_events': {'lookback': 6}, 'daily': {'lookback': 1}}}}) }}
@@ -157,8 +162,8 @@ RICH = {
             relation: ref('names')
             config: {unique_key: code, strategy: check, check_cols: all}
         """,
-    "tests/whole_table.sql": "select 1 from {{ ref('daily') }} join {{ ref('total') }} using (day) where false",
+    "tests/whole_table.sql": "select 1 from {{ ref('daily') }} join {{ ref('total') }} using (day)",
     "tests/its_window.sql": "select 1 from {{ t2.window('daily') }} where false",
     "tests/of_ephemeral.sql": "select 1 from {{ ref('clean') }} where false",
-    "tests/of_source.sql": "{{ config(severity='warn') }} select 1 from {{ source('raw', 'events') }} where false",
+    "tests/of_source.sql": "{{ config(severity='warn') }} select 1 from {{ source('raw', 'events') }}",
 }

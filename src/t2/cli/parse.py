@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from t2.project.model import Partitioning, Project, Source, Table
 
 HEADER = ("TABLE", "MATERIALIZED", "PARTITIONS", "READS", "TESTS", "OWNER")
+SHOWN = 3
 
 
 @click.command(epilog="Example:  t2 parse --project-dir examples/nycflights")
@@ -74,12 +75,10 @@ def _partitions(partitioning: Partitioning | None) -> str:
 
 
 def _reads(node: Table | Source) -> str:
-    """Return the upstream windows; those behind a view are named by the view alone."""
-    direct = [upstream for upstream in getattr(node, "upstreams", ()) if not upstream.through]
-    names = [f"{up.key} -{up.lookback}" if up.lookback else up.key for up in direct]
-    behind = len(getattr(node, "upstreams", ())) - len(direct)
-    folded = [*names[:3], *([f"{len(names) - 3} more"] if len(names) > 3 else [])]
-    return ", ".join([*folded, *([f"{behind} through views"] if behind else [])]) or "-"
+    """Return the upstream windows, the nearest first."""
+    upstreams = sorted(getattr(node, "upstreams", ()), key=lambda upstream: len(upstream.through))
+    names = [f"{up.key} (lookback {up.lookback})" if up.lookback else up.key for up in upstreams]
+    return ", ".join([*names[:SHOWN], *([f"{len(names) - SHOWN} more"] if len(names) > SHOWN else [])]) or "-"
 
 
 def _counts(project: Project, seconds: float) -> str:

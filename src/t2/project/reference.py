@@ -11,8 +11,8 @@ HEAD = """\
 
 <!-- Made from the schema by `python -m t2.project.reference > docs/configuration.md`; do not edit. -->
 
-T2 reads dbt's own configuration first. Only what dbt has no word for goes under `meta.t2`. Unknown keys and bad
-values are errors with file and line.
+T2 reads dbt's own configuration first. Only what dbt has no word for goes under `meta.t2`. Unknown keys and
+bad values are errors with file and line.
 
 ## dbt's own keys that T2 reads
 
@@ -25,13 +25,14 @@ values are errors with file and line.
 | `group` | the group's owner is the table's, unless `meta.t2.owner` names another |
 | `severity` of a test | `error` holds back what reads the partition, `warn` does not |
 
-A table with `event_time`, `batch_size` and `begin` is partitioned. Views, seeds, snapshots and `table` models are not.
-Hours are hours of UTC; longer partitions are cut by the clock of the table's `timezone`.
+A table with `event_time`, `batch_size` and `begin` is partitioned. Views, seeds, snapshots and `table` models
+are not. Hours are hours of UTC; longer partitions are cut by the clock of the table's `timezone`.
 
 ## Where `meta.t2` is written
 
-In `dbt_project.yml` for all models or a folder (`+meta`), in a properties file, or in `config()` of the SQL. dbt
-replaces `meta.t2` as a whole when a deeper place sets it; T2 merges it key by key, the deeper place winning:
+In `dbt_project.yml` for all models or a folder (`+meta`), in a properties file, or in `config()` of the SQL.
+dbt replaces `meta.t2` as a whole when a deeper place sets it; T2 merges it key by key, the deeper place
+winning:
 
 ```yaml
 models:
@@ -48,8 +49,8 @@ SECTIONS = {
     "Sources": (SOURCE, "dbt has no `batch_size` and `begin` for sources, so they are written here.\n\n"),
     "Tests": (
         TEST,
-        "A generic test belongs to the table it is written at; a singular test to the last of the tables that it "
-        "reads; a test of\nan ephemeral model to the first table that reads the model.\n\n",
+        "A generic test belongs to the table it is written at; a singular test to the last of the tables "
+        "that it reads;\na test of an ephemeral model to the first table that reads the model.\n\n",
     ),
 }
 

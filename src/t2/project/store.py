@@ -7,6 +7,7 @@ entry that was loaded last.
 from __future__ import annotations
 
 import contextlib
+import gc
 import hashlib
 import os
 import pickle
@@ -38,11 +39,12 @@ class Store:
             digest, _, pickled = data.partition(b"\n")
             if hashlib.sha256(pickled).hexdigest().encode() != digest or not (entry / MANIFEST).is_file():
                 return None
-            project: Project = pickle.loads(pickled)
+            project = _unpickle(pickled)
         except (OSError, pickle.UnpicklingError, AttributeError, ImportError):
             return None
-        os.utime(entry)
-        self._point_at(fingerprint)
+        with contextlib.suppress(OSError):  # an image's file system may be read-only
+            os.utime(entry)
+            self._point_at(fingerprint)
         return replace(project, root=str(self.root), manifest=str(entry / MANIFEST))
 
     def path(self, fingerprint: str) -> str:
@@ -88,9 +90,20 @@ class Store:
 
     def _point_at(self, fingerprint: str) -> None:
         current = self.folder / "current"
-        with contextlib.suppress(OSError):
-            if current.read_text() == fingerprint:
-                return
+        if current.is_file() and current.read_text() == fingerprint:
+            return
         fresh = self.folder / f".current-{uuid.uuid4().hex}"
         fresh.write_text(fingerprint)
         fresh.replace(current)
+
+
+def _unpickle(pickled: bytes) -> Project:
+    """Return the project; without the garbage collector, which triples the time for 12,000 tests."""
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        project: Project = pickle.loads(pickled)
+        return project
+    finally:
+        if collects:
+            gc.enable()
