@@ -1,0 +1,177 @@
+"""The local process family: real runs through the web server, the daemon and the warm worker."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from tests.end_to_end.local import Web, free_port, group, is_running, make_project, until
+
+from t2.errors import ConfigError
+from t2.runtime import handover
+from t2.runtime.family import Family
+from t2.runtime.home import home_of
+
+CLI = "from t2.cli import main; main()"
+
+
+@pytest.fixture(scope="module")
+def family(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Family]:
+    environ = {name: value for name, value in os.environ.items() if name != "DAGSTER_HOME"}
+    project = make_project(tmp_path_factory.mktemp("family") / "project")
+    with Family(project, port=free_port(), module="mine", environ=environ) as family:
+        yield family
+
+
+@pytest.fixture
+def web(family: Family) -> Web:
+    assert family.url
+    return Web(family.url)
+
+
+def test_a_run_is_executed_warm_and_succeeds(family: Family, web: Web) -> None:
+    run_id = web.launch("quick")
+    web.wait(run_id, "SUCCESS")
+    events = web.events(run_id)
+    assert any("warm" in event.get("message", "") for event in events)
+    [materialized] = [event for event in events if event["__typename"] == "MaterializationEvent"]
+    assert {"label": "text", "text": "old"} in materialized["metadataEntries"]
+    [out] = family.home.dagster.glob(f"**/{run_id}/compute_logs/*.out")
+    assert "said by the run" in out.read_text()
+    until(lambda: not list((family.home.dagster / "live_runs").iterdir()), 3)
+
+
+def test_a_run_whose_asset_raises_fails_with_the_error(web: Web) -> None:
+    run_id = web.launch("fails")
+    web.wait(run_id, "FAILURE")
+    [failed] = [e for e in web.events(run_id) if e["__typename"] == "ExecutionStepFailureEvent"]
+    assert "no such luck" in failed["error"]["cause"]["message"]
+
+
+def test_a_terminated_run_is_canceled(family: Family, web: Web) -> None:
+    run_id = web.launch("slow")
+    web.wait(run_id, "STARTED")
+    assert web.terminate(run_id) == "TerminateRunSuccess"
+    web.wait(run_id, "CANCELED", 6)
+    until(lambda: handover.run_pid(family.home.dagster, run_id) is None, 3)
+
+
+def test_a_run_whose_process_is_killed_fails_within_seconds(family: Family, web: Web) -> None:
+    run_id = web.launch("slow")
+    web.wait(run_id, "STARTED")
+    pid = handover.run_pid(family.home.dagster, run_id)
+    assert pid
+    os.kill(pid, signal.SIGKILL)
+    web.wait(run_id, "FAILURE", 6)
+
+
+def test_changed_code_is_what_the_next_run_executes(family: Family, web: Web) -> None:
+    module = family.home.project / "mine.py"
+    module.write_text(module.read_text().replace('"old"', '"new"'))
+    run_id = web.launch("quick")
+    web.wait(run_id, "SUCCESS")
+    [materialized] = [e for e in web.events(run_id) if e["__typename"] == "MaterializationEvent"]
+    assert {"label": "text", "text": "new"} in materialized["metadataEntries"]
+
+
+def test_what_dies_is_started_again(family: Family, web: Web) -> None:
+    before = dict(family.processes)
+    run_id = web.launch("slow")
+    web.wait(run_id, "STARTED")
+    [inner] = [pid for pid in group(before["code location"]) if pid != before["code location"]]
+    for pid in (before["worker"], before["daemon"], inner):
+        os.kill(pid, signal.SIGKILL)
+
+    def replaced() -> bool:
+        now = family.processes
+        names = ("worker", "daemon", "code location")
+        return all(now.get(name, before[name]) != before[name] for name in names)
+
+    until(replaced, 15)
+    web.wait(run_id, "FAILURE", 25)
+    web.wait(web.launch("quick"), "SUCCESS", 25)
+
+
+def test_a_second_family_of_the_project_is_refused(family: Family) -> None:
+    with pytest.raises(ConfigError, match=rf"already runs .*\(pid {os.getpid()}\)"):
+        Family(family.home.project, webserver=False).start()
+
+
+def test_a_taken_port_is_refused(family: Family, tmp_path: Path) -> None:
+    port = int(family.url.rpartition(":")[2]) if family.url else 0
+    with pytest.raises(ConfigError, match="Address already in use") as raised:
+        Family(make_project(tmp_path / "other"), port=port).start()
+    assert raised.value.hint == "take another with --port"
+
+
+class Dev:
+    """`t2 dev` as a process, and every process that it started."""
+
+    def __init__(self, project: Path, port: int) -> None:
+        environ = {name: value for name, value in os.environ.items() if name != "DAGSTER_HOME"}
+        command = [sys.executable, "-c", CLI, "dev", "--module", "mine", "--port", str(port)]
+        self.process = subprocess.Popen(
+            [*command, "--project-dir", str(project)], env=environ, stdout=subprocess.PIPE, text=True
+        )
+        assert self.process.stdout is not None
+        self.lines = []
+        for line in self.process.stdout:
+            self.lines.append(line.rstrip())
+            if line.startswith("Ctrl-C"):
+                break
+        self.web = Web(f"http://127.0.0.1:{port}")
+        self.family = descendants(self.process.pid)
+
+    def alive(self) -> list[int]:
+        return [pid for pid in self.family if is_running(pid)]
+
+
+def descendants(pid: int) -> list[int]:
+    children = {}
+    for path in Path("/proc").glob("[0-9]*"):
+        try:
+            parent = int((path / "stat").read_text().rpartition(")")[2].split()[1])
+        except OSError:
+            continue
+        children.setdefault(parent, []).append(int(path.name))
+    found = []
+    todo = [pid]
+    while todo:
+        todo += (new := children.get(todo.pop(), []))
+        found += new
+    return found
+
+
+def test_a_killed_supervisor_takes_all_with_it_and_the_next_start_fails_the_lost_runs(tmp_path: Path) -> None:
+    project, port = make_project(tmp_path / "project"), free_port()
+    first = Dev(project, port)
+    run_id = first.web.launch("slow")
+    first.web.wait(run_id, "STARTED")
+    first.family = descendants(first.process.pid)
+    assert len(first.alive()) >= 7  # guard, code server and its own, worker, run, daemon, web server
+    first.process.kill()
+    first.process.wait()
+    until(lambda: not first.alive(), 2)
+
+    second = Dev(project, port)
+    second.web.wait(run_id, "FAILURE", 6)
+    assert second.lines[-2:] == [f"http://127.0.0.1:{port}", "Ctrl-C ends it"]
+    third = subprocess.run(
+        [sys.executable, "-c", CLI, "reset", "--yes", "--project-dir", str(project)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (third.returncode, str(second.process.pid) in third.stderr) == (2, True)
+    started = time.monotonic()
+    second.process.send_signal(signal.SIGINT)
+    assert second.process.wait(10) == 0
+    assert time.monotonic() - started < 6
+    until(lambda: not second.alive(), 1)
+    assert home_of(project, {}).config.exists()
