@@ -48,9 +48,11 @@ def warm(project: Project) -> Iterator[Warm]:
 def postgres_shop(
     postgres_server: str, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Project, str]:
-    url = sa.make_url(postgres_server)
-    with sa.create_engine(url, isolation_level="AUTOCOMMIT").connect() as connection:
-        connection.execute(sa.text("create database shop"))
+    url = sa.make_url(postgres_server).set(drivername="postgresql")
+    connection = psycopg2.connect(url.render_as_string(hide_password=False))
+    connection.autocommit = True
+    connection.cursor().execute("create database shop")
+    connection.close()
     host = url.host or url.query["host"]
     profile = (
         f"{{type: postgres, host: '{host}', port: {url.port or 5432}, user: {url.username}, password: x,"

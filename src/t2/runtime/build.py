@@ -25,6 +25,7 @@ Key = str | None
 # What DuckDB and PostgreSQL say to the loser of a race; the same statement succeeds once the winner is done.
 CONFLICTS = (
     "onflict",
+    "already exists",
     "TransactionContext",
     "Duplicate key",
     "could not serialize",
