@@ -57,6 +57,9 @@ models:
       batch_size: day
       begin: "2024-01-01"
       meta: {t2: {upstream: {balance: {lookback: 1}}, backfill: {partitions_per_run: 10}}}
+    columns:
+      - {name: ordered_on, data_type: date}
+      - {name: amount, data_type: double}
   - name: totals
     config: {materialized: table, group: finance}
   - name: broken

@@ -132,14 +132,14 @@ def _input(name: str) -> Any:
     return InputDefinition(name, dg.Nothing)
 
 
-def without_inputs(run: Callable[[Any], Iterator[Any]]) -> Compute:
-    """Return the compute function of an op that takes no values.
+def without_inputs(run: Callable[[dg.OpExecutionContext], Iterator[Any]]) -> Compute:
+    """Return the compute function of an op that takes no values; `run` is given its OpExecutionContext.
 
     Without an annotation, Dagster gives it the context that fits, for ops with an asset and without.
     """
 
     def compute(context, inputs):  # type: ignore[no-untyped-def]
-        yield from run(context)
+        yield from run(context.op_execution_context)
 
     return compute
 
@@ -216,9 +216,9 @@ def head(instance: dg.DagsterInstance) -> int:
     return instance.event_log_storage.get_maximum_record_id() or 0
 
 
-def version_tags(context: Any, key: dg.AssetKey) -> dict[str, str]:
+def version_tags(context: dg.OpExecutionContext, key: dg.AssetKey) -> dict[str, str]:
     """Return the tags by which Dagster tells what a materialization was made of, for its staleness page."""
-    step = context.op_execution_context.get_step_execution_context()
+    step = context.get_step_execution_context()
     code_version = step.job_def.asset_layer.get(key).code_version or step.run_id
     inputs = _get_input_provenance_data(key, step)
     versions = {upstream: data["data_version"] for upstream, data in inputs.items()}
@@ -261,14 +261,10 @@ def events_of_ancestors(
         yield from events_of_ancestors(instance, parent, key)
     kinds = {dg.DagsterEventType.ASSET_MATERIALIZATION, dg.DagsterEventType.ASSET_CHECK_EVALUATION}
     for entry in instance.all_logs(parent.run_id, of_type=kinds):
-        event = entry.dagster_event
-        if event is None or event.asset_key != key:
-            continue
-        data = event.event_specific_data
-        if isinstance(data, StepMaterializationData):
-            yield data.materialization
-        elif isinstance(data, AssetCheckEvaluation):
-            yield data
+        data = entry.dagster_event.event_specific_data if entry.dagster_event else None
+        found = data.materialization if isinstance(data, StepMaterializationData) else data
+        if isinstance(found, dg.AssetMaterialization | AssetCheckEvaluation) and found.asset_key == key:
+            yield found
 
 
 # --- Executing a plan ---------------------------------------------------------------------------------------

@@ -29,8 +29,8 @@ Event = Any  # what an op may yield: dg.AssetMaterialization, AssetCheckEvaluati
 def compute(project: Project, nodes: Mapping[str, Table | Source]) -> _dagster.Compute:
     """Return the function that all ops of a project share; the op's name says which table it builds."""
 
-    def run(context: Any) -> Iterator[Event]:
-        name = context.op_execution_context.op_def.name
+    def run(context: dg.OpExecutionContext) -> Iterator[Event]:
+        name = context.op_def.name
         yield from Step(project, nodes[name.removesuffix("__checks")], context).events()
 
     return _dagster.without_inputs(run)
@@ -39,11 +39,11 @@ def compute(project: Project, nodes: Mapping[str, Table | Source]) -> _dagster.C
 class Step:
     """One op of one run."""
 
-    def __init__(self, project: Project, node: Table | Source, context: Any) -> None:
+    def __init__(self, project: Project, node: Table | Source, context: dg.OpExecutionContext) -> None:
         self.project = project
         self.node = node
         self.context = context
-        self.instance: dg.DagsterInstance = context.instance
+        self.instance = context.instance
         self.asset_key = dg.AssetKey(node.key.split("/"))
         names = {key.name for key in context.selected_asset_check_keys}
         self.tests = tuple(test for test in node.tests if test.name in names)
@@ -177,7 +177,7 @@ class Step:
         return {key for key in built if all((test.name, key) in passed for test in self.tests)}
 
 
-def _partition_keys(node: Table | Source, context: Any) -> list[Key]:
+def _partition_keys(node: Table | Source, context: dg.OpExecutionContext) -> list[Key]:
     if node.partitioning is None or (not context.has_partition_key and not context.has_partition_key_range):
         return [None]
     return list(context.partition_keys)
