@@ -43,6 +43,9 @@ def test_an_unchanged_project_is_loaded_without_a_parse_from_anywhere_inside_it(
     assert t2.load_project(root / "models", on_parse=no_parse) == parsed
     assert (root / "target/t2/current").read_text() == parsed.fingerprint
     assert Path(parsed.manifest).is_file()
+    assert {path.name for path in root.iterdir()} == {
+        *("README.md", "dbt_project.yml", "profiles.yml", "models", "seeds", "dbt_packages", "target"),
+    }
     assert (parsed.name, parsed.target, parsed.adapter) == ("shop", "dev", "duckdb")
 
 

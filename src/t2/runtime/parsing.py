@@ -228,17 +228,16 @@ def _dbt_parse(root: Path, profiles_dir: str, target: str | None, target_path: P
     from dbt.cli.main import dbtRunner
 
     _start_from_the_authors_parse(root, target_path)
-    arguments = [
-        "--project-dir",
-        str(root),
-        "--profiles-dir",
-        profiles_dir,
-        "--target-path",
-        str(target_path),
-    ]
+    options = {
+        "--project-dir": str(root),
+        "--profiles-dir": profiles_dir,
+        "--target-path": str(target_path),
+        "--log-path": str(target_path),
+        **({"--target": target} if target else {}),
+    }
     os.chdir(root)
     result = dbtRunner().invoke(
-        [*FLAGS, "parse", "--no-write-json", *arguments, *(["--target", target] if target else [])]
+        [*FLAGS, "parse", "--no-write-json", *(text for option in options.items() for text in option)]
     )
     if not result.success:
         raise _dbt_error(result.exception, profiles_dir)
