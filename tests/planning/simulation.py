@@ -11,7 +11,7 @@ import itertools
 import random
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 import numpy as np
@@ -25,6 +25,7 @@ from t2.planning.verdict import Outcome, Request
 from t2.project.model import Project, Source, Table
 
 Part = tuple[str, int]
+ARRAYS = [name for name, value in vars(TableState.empty(0)).items() if isinstance(value, np.ndarray)]
 
 
 @dataclass
@@ -88,12 +89,7 @@ class World:
         tables = {}
         for node in self.project.nodes():
             past, length = self.whole[node.key], count(node, self.now)
-            arrays = {
-                field.name: getattr(past, field.name)[:length].copy()
-                for field in fields(TableState)
-                if isinstance(getattr(past, field.name), np.ndarray)
-            }
-            tables[node.key] = replace(past, **arrays)
+            tables[node.key] = replace(past, **{name: getattr(past, name)[:length] for name in ARRAYS})
         return State(tables, {"v1": 0}, self.cursor)
 
     def number(self, key: str, partition: str | None) -> int:

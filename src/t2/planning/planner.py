@@ -18,10 +18,26 @@ from t2.planning.in_order import in_order
 from t2.planning.inputs import Bools, Inputs, Settled, inputs_of, range_max, window_of
 from t2.planning.requests import chunks, request
 from t2.planning.state import UNKNOWN_CODE, Active, State, TableState
-from t2.planning.verdict import Outcome, Request
+from t2.planning.verdict import (
+    BLOCKED,
+    FAILED,
+    HELD,
+    LANDED,
+    MANUAL,
+    QUEUED,
+    READY,
+    RETRYING,
+    RUNNING,
+    WAITING,
+    Outcome,
+    Request,
+)
 from t2.project.model import Project, Source, Table
 
 MAX_REQUESTS = 100
+
+# By outcome: whether a partition with it is being built, or will be without anybody's help.
+BUSY: Bools = np.isin(np.arange(len(Outcome)), (RUNNING, QUEUED, RETRYING, HELD, READY))
 
 
 @dataclass
@@ -80,27 +96,13 @@ class _Tick:
         inputs = inputs_of(self.project, table, past.count, self.settled)
         if table.reads_itself:
             self._read_itself(table, past, inputs)
+        landed = past.landed
         changed = self._changed(table, past, inputs)
-        outcome = np.full(past.count, Outcome.READY, np.int8)
-        retry_at = self._failures(table, past, inputs, outcome)
-        # A failed attempt after the landing (a person's, or a run that died before the checks) is a failure.
-        outcome[past.blocked & (past.landed_id > 0) & (past.failed_id == 0) & ~changed & ~inputs.together] = (
-            Outcome.BLOCKED
-        )
-        outcome[~inputs.complete] = Outcome.WAITING
-        if table.automation == "manual":
-            outcome[:] = Outcome.MANUAL
-        # An input that comes in the same run makes a landed partition stale only if it can join that run.
-        joining = inputs.together & (outcome == Outcome.READY)
-        outcome[past.landed & ~changed & ~joining] = Outcome.LANDED
-        outcome[past.active == Active.QUEUED] = Outcome.QUEUED
-        outcome[past.active == Active.RUNNING] = Outcome.RUNNING
+        outcome = self._rules(table, past, inputs, landed, changed)
         if table.reads_itself and table.automation == "eager":
             in_order(table, past, inputs, outcome, changed)
-        self._settle(table, past, inputs, outcome, changed)
+        self._settle(table, inputs, outcome, landed, changed)
         self._window_ends(table)
-        due = retry_at[outcome == Outcome.RETRYING]
-        self.next_change = min(self.next_change, float(due.min(initial=np.inf)))
 
     def finish(self, max_requests: int) -> Plan:
         """Cut what is ready into runs; what finds no room is held."""
@@ -108,10 +110,10 @@ class _Tick:
         taken = chunks(self.project, self.state, ready, max_requests)
         for key, wanted in ready.items():
             up_to_date = self.state.tables[key].landed & ~self.stale[key]
-            self.outcomes[key][wanted] = np.where(up_to_date, Outcome.LANDED, Outcome.HELD)[wanted]
+            self.outcomes[key][wanted] = np.where(up_to_date, LANDED, HELD)[wanted]
         for chunk in taken:
             for key in chunk.tables:
-                self.outcomes[key][chunk.first : chunk.last + 1] = Outcome.READY
+                self.outcomes[key][chunk.first : chunk.last + 1] = READY
         return Plan(
             project=self.project,
             state=self.state,
@@ -131,21 +133,44 @@ class _Tick:
                 np.maximum(inputs.newest, range_max(past.landed_id, low, high), out=inputs.newest)
 
     def _changed(self, table: Table, past: TableState, inputs: Inputs) -> Bools:
-        materialized = past.landed_id > 0
-        current = self.state.code_id(table.code_version)
-        other_code = (past.code != current) | (current == UNKNOWN_CODE)
-        if table.follows_code:
-            code: Bools = materialized & other_code
-        else:
-            code = past.blocked & materialized & other_code & (past.code != UNKNOWN_CODE)
-        return code if table.is_view else code | (materialized & (inputs.newest > past.as_of))
+        changed: Bools = inputs.newest > past.as_of
+        if table.is_view:
+            changed[:] = False
+        if table.follows_code or past.blocked.any():
+            current = self.state.code_id(table.code_version)
+            other = (past.code != current) | (current == UNKNOWN_CODE)
+            changed |= other if table.follows_code else other & past.blocked & (past.code != UNKNOWN_CODE)
+        changed &= past.landed_id > 0
+        return changed
 
-    def _failures(
-        self, table: Table, past: TableState, inputs: Inputs, outcome: NDArray[np.int8]
-    ) -> NDArray[np.float64]:
-        """Mark partitions whose newest attempt failed with nothing new since; return when each may retry."""
-        if not past.failed_id.any():
-            return past.failed_at
+    def _rules(
+        self, table: Table, past: TableState, inputs: Inputs, landed: Bools, changed: Bools
+    ) -> NDArray[np.int8]:
+        """Apply the rules for the outcome, the last one first, so that the first one that fits stays."""
+        fresh = landed & ~changed
+        together, active = inputs.together.any(), past.active.any()
+        if fresh.all() and not together and not active:
+            return np.full(past.count, LANDED, np.int8)
+        outcome = np.full(past.count, READY, np.int8)
+        if past.failed_id.any():
+            self._failures(table, past, inputs, outcome)
+        if past.blocked.any():
+            # A failed attempt since (a person's, or a run that died before its checks) makes it a failure.
+            dirty = past.blocked & (past.landed_id > 0) & (past.failed_id == 0)
+            np.putmask(outcome, dirty & ~changed & ~inputs.together, BLOCKED)
+        np.putmask(outcome, ~inputs.complete, WAITING)
+        if table.automation == "manual":
+            outcome[:] = MANUAL
+        # An input that comes in the same run makes a landed partition stale only if it can join that run.
+        joining = inputs.together & (outcome == READY)
+        np.putmask(outcome, fresh & ~joining, LANDED)
+        if active:
+            np.putmask(outcome, past.active == Active.QUEUED, QUEUED)
+            np.putmask(outcome, past.active == Active.RUNNING, RUNNING)
+        return outcome
+
+    def _failures(self, table: Table, past: TableState, inputs: Inputs, outcome: NDArray[np.int8]) -> None:
+        """Mark partitions whose newest attempt failed with nothing new since."""
         current = self.state.code_id(table.code_version)
         failed = (
             (past.failed_id > 0)
@@ -154,23 +179,28 @@ class _Tick:
             & ~inputs.together
         )
         exponent = np.clip(past.failures - 1, 0, 20)
-        retry_at: NDArray[np.float64] = past.failed_at + table.retries.wait_seconds * np.exp2(exponent)
+        retry_at = past.failed_at + table.retries.wait_seconds * np.exp2(exponent)
         used_up = past.canceled | (past.failures > table.retries.attempts)
-        outcome[failed & used_up] = Outcome.FAILED
-        outcome[failed & ~used_up & (retry_at > self.epoch)] = Outcome.RETRYING
-        return retry_at
+        retrying = failed & ~used_up & (retry_at > self.epoch)
+        np.putmask(outcome, failed & used_up, FAILED)
+        np.putmask(outcome, retrying, RETRYING)
+        self.next_change = min(self.next_change, float(retry_at[retrying].min(initial=np.inf)))
 
     def _settle(
-        self, table: Table, past: TableState, inputs: Inputs, outcome: NDArray[np.int8], changed: Bools
+        self, table: Table, inputs: Inputs, outcome: NDArray[np.int8], landed: Bools, changed: Bools
     ) -> None:
-        ready = outcome == Outcome.READY
-        busy = ready | (outcome == Outcome.RETRYING) | (outcome == Outcome.HELD) | (past.active > 0)
-        stuck = np.zeros(past.count, np.bool_)
+        """Keep what a table's readers have to know of it."""
+        ready = outcome == READY
+        busy = BUSY[outcome]
+        stuck = np.zeros(len(outcome), np.bool_)
         if table.automation == "eager" and not table.is_view:
             busy |= inputs.busy
-            waits = changed & (outcome == Outcome.WAITING)
-            stuck = past.landed & ~busy & (waits | (inputs.stuck & (outcome == Outcome.LANDED)))
-        self.settled[table.key] = Settled(past, past.landed & ~busy & ~stuck, busy, stuck, ready)
+            stuck |= changed & (outcome == WAITING)
+            stuck |= inputs.stuck & (outcome == LANDED)
+            stuck &= landed & ~busy
+        self.settled[table.key] = Settled(
+            self.state.tables[table.key], landed & ~busy & ~stuck, busy, stuck, ready
+        )
         self.outcomes[table.key] = outcome
         self.stale[table.key] = changed
         self.newest[table.key] = inputs.newest

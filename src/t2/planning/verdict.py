@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import IntEnum
 
+import numpy as np
+
 
 class Outcome(IntEnum):
     """The first rule of docs/planning.md that fits a partition."""
@@ -25,6 +27,12 @@ class Outcome(IntEnum):
     def label(self) -> str:
         """The outcome as users read it."""
         return self.name.lower().replace("_", " ")
+
+
+# The outcomes as the planner's arrays hold them: an IntEnum costs more to look up than an array to compare.
+RUNNING, QUEUED, NOT_DUE, LANDED, MANUAL, WAITING, BLOCKED, FAILED, RETRYING, HELD, READY = (
+    np.int8(outcome.value) for outcome in Outcome
+)
 
 
 @dataclass(frozen=True)
