@@ -183,6 +183,12 @@ BEGIN = Key(
     wall_time,
     "`config.begin`",
 )
+END = Key(
+    "Where the partitions stop, as wall time in the table's time zone: only those that are over by then exist.",
+    "a date or time such as 2014-01-01",
+    wall_time,
+    "never",
+)
 OWNER = Key(
     "Who is told and named when the table does not update: an email address or a team's name, or a list.",
     "a name, an email address or a list of them",
@@ -244,12 +250,14 @@ TABLE: Mapping[str, Key] = {
         words=lambda: (size.value for size in Grain),
     ),
     "begin": BEGIN,
+    "end": END,
     "owner": OWNER,
 }
 
 SOURCE: Mapping[str, Key] = {
     "batch_size": Key("The grain of the source's partitions. Needs `event_time` and `begin`.", GRAINS, grain),
     "begin": Key(BEGIN.doc, BEGIN.expects, BEGIN.parse),
+    "end": END,
     "timezone": TIMEZONE,
     "static": Key(
         "The source has no partitions on purpose: partitioned tables read all of it.",

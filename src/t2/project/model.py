@@ -45,7 +45,8 @@ def floor(grain: Grain, wall: datetime) -> datetime:
 class Partitioning:
     """How a table is cut into windows of event time.
 
-    `begin` is a naive wall time in `timezone`, floored to the grain (weeks start on Monday).
+    `begin` is a naive wall time in `timezone`, floored to the grain (weeks start on Monday); `end`, if there
+    is one, is where the partitions stop: the start of the first that is not there.
     Hours are always hours of UTC: a local wall clock has an hour that happens twice a year.
     """
 
@@ -53,6 +54,7 @@ class Partitioning:
     begin: datetime
     event_time: str
     timezone: str = "UTC"
+    end: datetime | None = None
 
 
 @dataclass(frozen=True)

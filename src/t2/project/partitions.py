@@ -40,7 +40,9 @@ def _partitioning(declared: Declared, uid: str, now: datetime) -> Partitioning |
     if column is None:
         _missing(declared, uid, "event_time", "name the column that holds the time of each row under config")
     begin = _begin(declared, uid, size, zone, now)
-    return Partitioning(size, begin, column, zone) if begin and column else None
+    if not begin or not column:
+        return None
+    return Partitioning(size, begin, column, zone, _end(declared, uid, size, zone, begin))
 
 
 def _grain(declared: Declared, uid: str) -> Grain | None:
@@ -93,6 +95,17 @@ def _begin(declared: Declared, uid: str, size: Grain, zone: str, now: datetime) 
         )
         return None
     return floor(size, begin)
+
+
+def _end(declared: Declared, uid: str, size: Grain, zone: str, begin: datetime) -> datetime | None:
+    value: Any = declared.settings[uid].get("end")
+    if value is None:
+        return None
+    end = _in_zone(wall_time(value), zone)
+    if end <= begin:
+        message = f"end is not after begin: {end.isoformat(' ')}"
+        declared.report(uid, message, f"begin is {begin.isoformat(' ')}", (*META, "end"))
+    return floor(size, end)
 
 
 def _in_zone(begin: datetime, zone: str) -> datetime:
