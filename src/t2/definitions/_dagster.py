@@ -20,6 +20,7 @@ from dagster._core.definitions.asset_checks.asset_check_evaluation import (
     AssetCheckEvaluation,
     AssetCheckEvaluationTargetMaterializationData,
 )
+from dagster._core.definitions.asset_checks.asset_checks_definition import AssetChecksDefinition
 from dagster._core.definitions.data_version import DATA_VERSION_TAG, compute_logical_data_version
 from dagster._core.definitions.definition_config_schema import convert_user_facing_definition_config_schema
 from dagster._core.definitions.input import InputDefinition
@@ -152,6 +153,14 @@ class TableAssets(dg.AssetsDefinition):
         return self
 
 
+class SourceChecks(AssetChecksDefinition):
+    """The checks of a source; they need no resources either."""
+
+    def with_resources(self, resource_defs: Any) -> dg.AssetChecksDefinition:
+        """Return the checks themselves."""
+        return self
+
+
 OUT = SharedOut(dg.Nothing, is_required=False)
 
 
@@ -184,7 +193,8 @@ def assets_definition(
         outs=dict.fromkeys([*(["result"] if spec else []), *outputs], OUT),
         config_schema=ANY_CONFIG,
     )
-    return TableAssets(
+    kind = TableAssets if spec else SourceChecks
+    return kind(
         keys_by_input_name=inputs,
         keys_by_output_name={"result": own} if own else {},
         node_def=op,
@@ -206,8 +216,8 @@ def silent_output(name: str) -> dg.Output[None]:
     return dg.Output(None, name, metadata={SYSTEM_METADATA_KEY_SOURCE_ASSET_OBSERVATION: True})
 
 
-def output_name(assets_def: dg.AssetsDefinition, key: dg.AssetKey | dg.AssetCheckKey) -> str:
-    """Return the name of the output of an asset or check."""
+def output_name(assets_def: dg.AssetsDefinition, key: Any) -> str:
+    """Return the name of the output of an asset key or asset check key."""
     return str(assets_def.output_names_by_entity_key[key])
 
 
@@ -432,6 +442,29 @@ def load_code_location(module: str, attribute: str | None, working_directory: st
         return kept if kept is not None else reconstruct(recon)
 
     ReconstructableRepository.get_definition = get_definition  # type: ignore[method-assign,assignment]
+
+
+def keep_engines() -> None:
+    """Keep SQLAlchemy's engine of each SQLite file, and with it the statements that it has compiled.
+
+    Stock Dagster makes one an event. 64 are kept: a run writes two files, the daemon one more a run.
+    """
+    import dagster._core.storage.event_log.sqlite.sqlite_event_log as module
+
+    storage: Any = module
+    create_engine = storage.create_engine
+    kept: dict[str, Any] = {}
+    lock = threading.Lock()
+
+    def engine_of(url: str, **options: Any) -> Any:
+        with lock:
+            if url not in kept:
+                while len(kept) >= 64:
+                    kept.pop(next(iter(kept)))
+                kept[url] = create_engine(url, **options)
+            return kept[url]
+
+    storage.create_engine = engine_of
 
 
 def execute_run(instance_ref: str, run_id: str) -> None:

@@ -12,7 +12,8 @@ import contextlib
 import dagster as dg
 from dagster import DagsterRunStatus, RunsFilter
 
-from t2.definitions._dagster import daemon_controller
+from t2.definitions import quick_sqlite
+from t2.definitions._dagster import daemon_controller, keep_engines
 from t2.definitions.launcher import T2RunLauncher
 
 READY = "t2 daemon is ready"
@@ -25,6 +26,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m t2.definitions.daemon", description=main.__doc__)
     parser.add_argument("-w", "--workspace", required=True, help="workspace.yaml")
     options = parser.parse_args()
+    quick_sqlite.keep_migrations()
+    keep_engines()
+    quick_sqlite.flush_at_checkpoints()
     with (
         dg.DagsterInstance.get() as instance,
         daemon_controller(

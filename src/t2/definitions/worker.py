@@ -13,6 +13,9 @@ import traceback
 from pathlib import Path
 from typing import NoReturn
 
+import dagster as dg
+
+from t2.definitions import quick_sqlite
 from t2.errors import T2Error
 from t2.runtime.loaded_code import LoadedCode, current_fingerprint
 from t2.runtime.worker import Request, State, Worker, announce
@@ -50,8 +53,10 @@ def _options() -> argparse.Namespace:
 
 def _load(options: argparse.Namespace) -> str | None:
     """Load Dagster and the definitions; return the traceback if the code cannot be loaded."""
-    from t2.definitions._dagster import load_code_location
+    from t2.definitions._dagster import keep_engines, load_code_location
 
+    quick_sqlite.keep_migrations()
+    keep_engines()
     try:
         load_code_location(
             options.module, options.attribute, str(options.working_directory), options.location
@@ -59,6 +64,8 @@ def _load(options: argparse.Namespace) -> str | None:
     except Exception:
         traceback.print_exc()
         return traceback.format_exc()
+    # Opened and closed once: what this imports and compiles, each child then has.
+    dg.DagsterInstance.get().dispose()
     if "t2.definitions.build" in sys.modules:
         _load_dbt(options.project_dir)
     if threads := [thread.name for thread in threading.enumerate() if thread is not threading.main_thread()]:
@@ -89,7 +96,11 @@ def _load_dbt(project_dir: Path) -> None:
 def _run(request: Request) -> None:
     from t2.definitions._dagster import execute_run
 
-    execute_run(request["instance"], request["run_id"])
+    quick_sqlite.flush_at_checkpoints()
+    try:
+        execute_run(request["instance"], request["run_id"])
+    finally:
+        quick_sqlite.close()
 
 
 if __name__ == "__main__":
