@@ -66,7 +66,7 @@ def compare(seed: int, size: int) -> None:
             assert told.reasons
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=300, deadline=None)
 @given(st.integers(0, 2**32), st.integers(3, 8))
 def test_both_planners_agree(seed: int, size: int) -> None:
     compare(seed, size)
