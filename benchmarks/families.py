@@ -115,7 +115,7 @@ def t2_family(project: Path, home: Path, patience: float) -> Iterator[Family]:
     env.pop("DAGSTER_HOME", None)
     t2 = str(Path(sys.executable).parent / "t2")
     with processes([t2, "dev", "--no-webserver", "--project-dir", str(project)], env, home):
-        wait_for(lambda: "ready after" in (home / "log").read_text(), patience, "t2 dev to be ready")
+        wait_for(lambda: "\nready after" in (home / "log").read_text(), patience, "t2 dev to be ready")
         with dg.DagsterInstance.from_config(str(state)) as instance:
             yield Family(instance, dg.AssetKey(["raw", f"raw_{PROBE}"]), dg.AssetKey(["analytics", PROBE]))
 

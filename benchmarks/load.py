@@ -14,6 +14,7 @@ from benchmarks.report import Figure, Settings, run
 from benchmarks.synthetic import Flavour, Shape
 
 LOADS = 5
+WARM_UPS = 1
 
 
 def figures(settings: Settings) -> Iterator[Figure]:
@@ -28,9 +29,9 @@ def figures(settings: Settings) -> Iterator[Figure]:
 
 
 def loads(settings: Settings, size: Shape, flavour: Flavour) -> list[Cost]:
-    """Load a project in fresh processes; a first one warms the file cache and does not count."""
+    """Load a project in fresh processes; the first one warms the file cache and does not count."""
     command = module("benchmarks.location", flavour, str(prepared(size, flavour, settings.work)))
-    return [process(command, env=environment()) for _ in range(LOADS + 1)][1:]
+    return [process(command, env=environment()) for _ in range(WARM_UPS + LOADS)][WARM_UPS:]
 
 
 if __name__ == "__main__":

@@ -60,6 +60,7 @@ def test_a_document_has_every_figure_with_its_machine_and_versions(
     tiny = synthetic.Shape(models=10, tests=30, sources=3, begin=date(2026, 1, 1))
     monkeypatch.setattr(load, "shape", lambda _: tiny)
     monkeypatch.setattr(load, "LOADS", 1)
+    monkeypatch.setattr(load, "WARM_UPS", 0)
     written = json.loads(json.dumps(document(load.figures(Settings(True, tmp_path)), quick=True)))
     assert set(written) == {"quick", "machine", "versions", "figures"}
     assert set(written["machine"]) == {"cpu", "cores", "memory_gib", "python", "platform"}
