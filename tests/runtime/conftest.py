@@ -21,7 +21,7 @@ __all__ = ["postgres_server"]
 def duckdb_project(tmp_path_factory: pytest.TempPathFactory) -> Project:
     root = tmp_path_factory.mktemp("duck")
     profile = "{type: duckdb, path: shop.duckdb, schema: main, threads: 2}"
-    return t2.load_project(write(root, profile, {"models/micro.sql": MICROBATCH}))
+    return t2.load_project(write(root, profile, MICROBATCH))
 
 
 @pytest.fixture
@@ -45,9 +45,7 @@ def warm(project: Project) -> Iterator[Warm]:
 
 
 @pytest.fixture(scope="session")
-def postgres_shop(
-    postgres_server: str, tmp_path_factory: pytest.TempPathFactory
-) -> tuple[Project, str]:
+def postgres_shop(postgres_server: str, tmp_path_factory: pytest.TempPathFactory) -> tuple[Project, str]:
     url = sa.make_url(postgres_server).set(drivername="postgresql")
     connection = psycopg2.connect(url.render_as_string(hide_password=False))
     connection.autocommit = True

@@ -53,6 +53,13 @@ FILES = {
             columns:
               - {name: ordered_on, data_type: date}
               - {name: total, data_type: bigint}
+          - name: untyped
+            config:
+              event_time: ordered_on
+              batch_size: day
+              begin: 2024-01-01
+              meta: {t2: {upstream: {untyped: {lookback: 1}}}}
+            columns: [{name: ordered_on, data_type: date}, {name: total}]
           - name: monthly
             config: {event_time: month, batch_size: month, begin: 2024-01-01}
           - name: recent
@@ -101,6 +108,7 @@ FILES = {
           coalesce((select max(total) from {{ t2.window('balance') }}), 0)
             + (select count(*) from {{ t2.window('orders') }}) as total
         """,
+    "models/untyped.sql": "select {{ t2.start_date() }} as ordered_on, 1 as total from {{ t2.window('untyped') }}",
     "models/monthly.sql": """
         select cast(date_trunc('month', ordered_on) as date) as month, count(*) as orders
         from {{ t2.window('orders') }} group by 1
@@ -130,16 +138,29 @@ models:
   shop: {+materialized: partitioned}
 """
 
-MICROBATCH = """
-{{ config(materialized='incremental', incremental_strategy='microbatch', event_time='ordered_on',
-          batch_size='day', begin='2024-01-01') }}
-select id, amount, ordered_on from {{ ref('orders') }}
-"""
+# PostgreSQL's microbatch needs a unique key, DuckDB's refuses one.
+MICROBATCH = {
+    "models/micro.sql": """
+        {{ config(materialized='incremental', incremental_strategy='microbatch', event_time='ordered_on',
+                  batch_size='day', begin='2024-01-01') }}
+        select id, amount, ordered_on from {{ ref('orders') }}
+        """,
+    "models/micro_windowed.sql": """
+        {{- config(materialized='incremental', incremental_strategy='microbatch', event_time='ordered_on',
+                   batch_size='day', begin='2024-01-01', meta={'t2': {'upstream': {'orders': {'lookback': 1}}}}) -}}
+        select id, ordered_on from {{ t2.window('orders') }}
+        where {{ t2.in_window('ordered_on') }}
+        """,
+}
 
 
 def write(root: Path, profile: str, files: dict[str, str] | None = None) -> Path:
     """Write the project with one output in its profile."""
-    given = {**FILES, "profiles.yml": f"shop: {{target: dev, outputs: {{dev: {profile}}}}}\n", **(files or {})}
+    given = {
+        **FILES,
+        "profiles.yml": f"shop: {{target: dev, outputs: {{dev: {profile}}}}}\n",
+        **(files or {}),
+    }
     for name, text in given.items():
         file = root / name
         file.parent.mkdir(parents=True, exist_ok=True)

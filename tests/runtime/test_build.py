@@ -20,7 +20,9 @@ def rows(warm: Warm, sql: str) -> list[tuple]:
 
 def shape(events: list[Built | Checked]) -> list[tuple]:
     return [
-        ("built", event.keys) if isinstance(event, Built) else (event.test.kind, event.key, event.result.status)
+        ("built", event.keys)
+        if isinstance(event, Built)
+        else (event.test.kind, event.key, event.result.status)
         for event in events
     ]
 
@@ -58,7 +60,11 @@ def test_a_lookback_widens_the_window_of_the_upstream_only(warm: Warm) -> None:
 def test_a_table_that_reads_itself_is_built_in_order_one_partition_at_a_time(warm: Warm) -> None:
     run(warm, "orders", days(1, 3))
     events = run(warm, "balance", days(1, 3))
-    assert shape(events) == [("built", ("2024-01-01",)), ("built", ("2024-01-02",)), ("built", ("2024-01-03",))]
+    assert shape(events) == [
+        ("built", ("2024-01-01",)),
+        ("built", ("2024-01-02",)),
+        ("built", ("2024-01-03",)),
+    ]
     assert rows(warm, "select total from balance order by ordered_on") == [(2,), (4,), (6,)]
 
 
@@ -146,7 +152,9 @@ def test_a_row_wise_test_that_finds_something_is_asked_again_for_each_partition(
 
 
 def test_any_other_test_of_partitions_is_asked_for_each(warm: Warm) -> None:
-    per_partition, whole = sorted(find_tests(warm, "orders", "at_most"), key=lambda test: not test.per_partition)
+    per_partition, whole = sorted(
+        find_tests(warm, "orders", "at_most"), key=lambda test: not test.per_partition
+    )
     events = run(warm, "orders", days(1, 2), [per_partition, whole])
     assert shape(events)[1:] == [("at_most", day, "pass") for day in (*days(1, 2), *days(1, 2))]
     assert events[1].result is not events[2].result

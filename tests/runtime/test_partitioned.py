@@ -66,8 +66,13 @@ def test_contracts_hooks_and_new_columns(shop: Warm) -> None:
     execute(shop, "alter table strict drop column rows_")
     run(shop, "strict", days(2))
     assert rows(shop, "select ordered_on, rows_ from strict order by 1")[0][1] is None
-    assert rows(shop, "select name, count(*) from raw.hooks group by 1 order by 1") == [("post", 2), ("pre", 2)]
-    columns = "select is_nullable from information_schema.columns where table_name = 'strict' order by column_name"
+    assert rows(shop, "select name, count(*) from raw.hooks group by 1 order by 1") == [
+        ("post", 2),
+        ("pre", 2),
+    ]
+    columns = (
+        "select is_nullable from information_schema.columns where table_name = 'strict' order by column_name"
+    )
     assert rows(shop, columns) == [("NO",), ("YES",)]
 
 

@@ -38,7 +38,7 @@ from dbt.tracking import initialize_from_flags
 from dbt_common.context import get_invocation_context, set_invocation_context
 from dbt_common.events.contextvars import log_contextvars, task_contextvars
 from dbt_common.events.event_manager_client import get_event_manager
-from dbt_common.exceptions import DbtBaseException
+from dbt_common.exceptions import DbtBaseException, DbtRuntimeError
 
 from t2.project.model import Project
 
@@ -120,6 +120,7 @@ class Dbt:
     def query(self, sql: str) -> list[dict[str, Any]]:
         """Return the rows of a query, as the database's driver gives them."""
         with self._adapter.connection_named("t2_query"):
+            self._connect()
             _, cursor = self._adapter.connections.add_query(sql, auto_begin=False)
             names = [column[0].lower() for column in cursor.description]
             return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
@@ -142,6 +143,15 @@ class Dbt:
                 if manager._ENV is not None:
                     manager._ENV.close()
                     manager._ENV = None
+
+    def _connect(self) -> None:
+        """Open the thread's connection now: dbt does so at the first statement, and trips over the error."""
+        try:
+            _ = self._adapter.connections.get_thread_connection().handle
+        except DbtBaseException:
+            raise
+        except Exception as error:
+            raise DbtRuntimeError(str(error)) from error
 
     def _install_flags(self) -> None:
         if get_flags() is not self._flags:

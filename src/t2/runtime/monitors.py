@@ -1,7 +1,8 @@
 """Looking at source tables: which of their partitions have landed, and a fingerprint that changes with them.
 
 A partition has landed when the newest event time of the source has passed its end plus the grace; partitions
-without rows then land empty. One query a look; `since` bounds it to the newer partitions.
+without rows then land empty. One query a look, bounded to the newer partitions by `since`; the type of an event
+time column that the project does not document is asked for before.
 """
 
 from __future__ import annotations
@@ -19,8 +20,6 @@ from t2.runtime.windows import WALL_FORMAT
 Landed = dict[str | None, str]
 
 MISSING = ("does not exist", "No files found")
-
-_types: dict[tuple[str, str, str], str] = {}
 
 
 def look(warm: Warm, source: Source, *, now: datetime, since: int | None = None) -> Landed:
@@ -50,6 +49,7 @@ def _partitions(warm: Warm, source: Source, now: datetime, since: int) -> Landed
     query = warm.call(
         "monitor_query",
         unique_id=source.unique_id,
+        column=source.partitioning.event_time,
         type=_type(warm, source, source.partitioning.event_time),
         grain=grid.grain.value,
         zone=zone,
@@ -94,17 +94,14 @@ def _asked(warm: Warm, source: Source, now: datetime, since: int) -> Landed:
 
 
 def _type(warm: Warm, source: Source, column: str) -> str:
-    """Return the column's type: as documented, else as the warehouse has it, asked for once a process."""
+    """Return the column's type: as documented, else as the warehouse has it now."""
     for documented in source.columns:
         if documented.name == column and documented.data_type:
             return documented.data_type.lower()
-    place = (warm.project.root, source.relation, column)
-    if place not in _types:
-        found = warm.call("monitor_type", unique_id=source.unique_id, column=column)
-        if not found:
-            raise DbtError(f"relation {source.relation} does not exist or has no column {column}")
-        _types[place] = found
-    return _types[place]
+    found = warm.call("monitor_type", unique_id=source.unique_id, column=column)
+    if not found:
+        raise DbtError(f"relation {source.relation} does not exist or has no column {column}")
+    return str(found)
 
 
 def _index(grid: Grid, value: Any) -> int:

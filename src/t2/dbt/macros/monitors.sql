@@ -18,13 +18,13 @@
 {% endmacro %}
 
 {# One row a partition that has rows from `since` (a wall time) on: its start, rows, newest event time, last load. #}
-{% macro monitor_query(unique_id, type, grain, zone, since, loaded_at) %}
-  {% do return(adapter.dispatch('monitor_query', 't2')(unique_id, type, grain, zone, since, loaded_at)) %}
+{% macro monitor_query(unique_id, column, type, grain, zone, since, loaded_at) %}
+  {% do return(adapter.dispatch('monitor_query', 't2')(unique_id, column, type, grain, zone, since, loaded_at)) %}
 {% endmacro %}
 
-{% macro default__monitor_query(unique_id, type, grain, zone, since, loaded_at) %}
+{% macro default__monitor_query(unique_id, column, type, grain, zone, since, loaded_at) %}
   {% set node = graph.sources[unique_id] %}
-  {% set column = t2.event_time_column(node) %}
+  {% set column = t2.quoted_column(node, column) %}
   {% set aware = type.startswith('timestamptz') or 'with time zone' in type %}
   {% set wall = column ~ " at time zone '" ~ zone ~ "'" if aware else 'cast(' ~ column ~ ' as timestamp)' %}
   {% set query %}

@@ -88,7 +88,11 @@
 {% endmacro %}
 
 {% macro event_time_column(node) %}
-  {% set name = node.config.event_time %}
+  {% do return(t2.quoted_column(node, node.config.event_time)) %}
+{% endmacro %}
+
+{# A column as SQL names it: quoted where its documentation says so. #}
+{% macro quoted_column(node, name) %}
   {% set documented = (node.columns or {}).get(name) %}
   {% do return(adapter.quote(name) if documented and documented.quote else name) %}
 {% endmacro %}

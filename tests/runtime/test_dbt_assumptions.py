@@ -1,0 +1,120 @@
+"""What T2 assumes of dbt's private API: an upgrade that breaks one of these breaks `runtime/_dbt.py` only."""
+
+from __future__ import annotations
+
+import inspect
+from importlib.metadata import version
+from typing import Any
+
+import pytest
+from dbt.adapters.base.impl import BaseAdapter
+from dbt.adapters.factory import FACTORY
+from dbt.contracts.graph.manifest import Manifest
+from dbt.materializations.incremental.microbatch import MicrobatchBuilder
+from dbt.task.run import MicrobatchBatchRunner, ModelRunner
+from dbt_common.events.event_manager_client import get_event_manager
+
+from t2.runtime._dbt import Dbt
+from t2.runtime.warm import Warm
+
+
+@pytest.fixture
+def dbt(warm: Warm) -> Dbt:
+    return warm._dbt
+
+
+def test_the_versions_are_those_that_this_was_written_for() -> None:
+    assert version("dbt-core").startswith("1.11.")
+    assert version("dbt-duckdb").startswith("1.11.")
+
+
+def test_a_parsed_manifest_can_be_read_back_and_run(dbt: Dbt) -> None:
+    assert isinstance(dbt.manifest, Manifest)
+    assert {"dbt", "dbt_duckdb", "t2"} <= {macro.package_name for macro in dbt.manifest.macros.values()}
+
+
+def test_calls_of_ref_in_our_macros_are_dependencies(dbt: Dbt) -> None:
+    """While it parses, dbt renders a model that calls macros, and records the refs that they make."""
+    assert dbt.manifest.nodes["model.shop.orders"].depends_on.nodes == ["source.shop.raw.orders"]
+    assert dbt.manifest.nodes["model.shop.balance"].depends_on.nodes == ["model.shop.orders"]
+    assert dbt.manifest.nodes["test.shop.orders_are_positive"].depends_on.nodes == ["model.shop.orders"]
+
+
+def test_the_graph_of_macros_is_read_through_three_kinds_of_access(dbt: Dbt) -> None:
+    """`graph` is a dictionary of dictionaries in dbt; ours makes its values when asked."""
+    nodes = dbt.manifest.flat_graph["nodes"]
+    assert nodes.get("model.shop.orders")["config"]["event_time"] == "ordered_on"
+    assert nodes["model.shop.orders"] == dbt.manifest.nodes["model.shop.orders"].to_dict(omit_none=False)
+    assert len(list(nodes.values())) == len(dbt.manifest.nodes)
+
+
+def test_variables_are_looked_up_in_the_config_of_the_run(warm: Warm) -> None:
+    result = warm.run("model.shop.orders", variables={"t2_start": "2024-01-02", "t2_end": "2024-01-03"})
+    assert "2024-01-02" in str(result.compiled_code)
+    assert warm._dbt.config.cli_vars == {}
+
+
+def test_the_signatures_that_are_overridden_or_called() -> None:
+    def parameters(function: Any) -> list[str]:
+        return list(inspect.signature(function).parameters)
+
+    assert parameters(ModelRunner._execute_model) == [
+        "self", "hook_ctx", "context_config", "model", "context", "materialization_macro",
+    ]  # fmt: skip
+    assert parameters(MicrobatchBatchRunner.__init__)[1:] == [
+        "config", "adapter", "node", "node_index", "num_nodes",
+        "batch_idx", "batches", "relation_exists", "incremental_batch",
+    ]  # fmt: skip
+    assert parameters(BaseAdapter.get_relation) == ["self", "database", "schema", "identifier"]
+    assert parameters(MicrobatchBuilder.build_jinja_context_for_batch) == ["model", "incremental_batch"]
+
+
+def test_a_lookup_by_key_finds_what_dbts_scan_finds(warm: Warm) -> None:
+    warm.run("model.shop.orders")
+    adapter = warm._dbt._adapter
+    with adapter.connection_named("here"):
+        for name in ("orders", "nothing"):
+            asked = ("shop", "main", name)
+            assert adapter.get_relation(*asked) == BaseAdapter.get_relation(adapter, *asked)
+
+
+def test_closing_empties_what_the_process_shares(warm: Warm) -> None:
+    warm.run("model.shop.orders")
+    warm.close()
+    adapter = warm._dbt._adapter
+    assert type(adapter.connections)._ENV is None
+    assert adapter.connections.thread_connections == {}
+    assert not adapter.cache.relations
+    assert not adapter.cache.schemas
+
+
+def test_a_connection_and_with_it_its_temporary_tables_ends_with_each_node(warm: Warm) -> None:
+    """What sweeps a temporary table after a failed build."""
+    warm.run("model.shop.untidy", variables={"t2_start": "2024-01-02", "t2_end": "2024-01-03"})
+    assert warm.query("select count(*) as n from duckdb_tables() where temporary") == [{"n": 0}]
+    assert {
+        connection.state for connection in warm._dbt._adapter.connections.thread_connections.values()
+    } == {"closed"}
+
+
+def test_installing_is_what_the_globals_hold(warm: Warm) -> None:
+    warm.query("select 1")
+    assert FACTORY.adapters["duckdb"] is warm._dbt._adapter
+    assert warm._dbt._on_event in get_event_manager().callbacks
+    assert get_event_manager().loggers == []
+
+
+def test_dbts_own_locks_in_shared_memory_are_replaced(dbt: Dbt) -> None:
+    """A semaphore that is inherited stays taken for all if a child is killed while it holds it."""
+    for lock in (dbt._adapter.connections.lock, dbt.manifest._lock):
+        assert type(lock).__module__ in ("_thread", "threading")
+
+
+def test_an_error_of_a_batch_keeps_the_databases_message(warm: Warm) -> None:
+    """dbt's own runner answers ERROR."""
+    from datetime import datetime, timezone
+
+    batch = (datetime(2024, 1, 2, tzinfo=timezone.utc), datetime(2024, 1, 3, tzinfo=timezone.utc))
+    result = warm.run("model.shop.micro", batch=batch)
+    assert result.status == "error"
+    assert "orders does not exist" in result.message
