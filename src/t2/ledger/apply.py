@@ -266,13 +266,15 @@ def _upsert(
 
 def _complete_expression() -> sa.ColumnElement[bool]:
     succeeded = sa.exists().where(runs.c.run_id == targets.c.run_id, runs.c.status == "success")
-    evaluated = sa.exists().where(
+    evaluation = sa.exists().where(
         checks.c.table_key == targets.c.table_key,
         checks.c.partition == targets.c.partition,
         checks.c.check_name == planned_checks.c.check_name,
         # A step may evaluate before it reports what it built; anybody else's evaluation has to come after.
         sa.or_(checks.c.run_id == targets.c.run_id, checks.c.event_id > targets.c.built_id),
     )
+    # Said aloud: two levels down, SQLAlchemy would select from `targets` once more instead.
+    evaluated = evaluation.correlate(targets, planned_checks)
     missing = sa.exists().where(
         planned_checks.c.run_id == targets.c.run_id,
         planned_checks.c.table_key == targets.c.table_key,

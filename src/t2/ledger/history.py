@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from t2.ledger.events import ENDED
-from t2.ledger.outcomes import ended_attempt, troubles_of
+from t2.ledger.outcomes import ended_attempt, landed, landed_id, troubles_of
 from t2.ledger.schema import checks, failures, incomplete, partitions, runs, targets
 
 
@@ -114,8 +114,9 @@ def attempts(connection: Connection, table: str, partition: str, upstreams: Coll
         for row in said
     ]
     undone = connection.execute(
-        sa.select(targets, runs)
+        sa.select(targets, runs, landed_id.label("landed_id"))
         .join(runs, runs.c.run_id == targets.c.run_id)
+        .outerjoin(partitions, landed)
         .where(targets.c.table_key == table, targets.c.partition == partition, incomplete)
         .where(targets.c.planned_id > 0, targets.c.failed_id == 0, runs.c.status.in_(ENDED))
     ).all()

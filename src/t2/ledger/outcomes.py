@@ -16,7 +16,8 @@ from t2.ledger.schema import blocking_now, checks, failures, incomplete, partiti
 from t2.project.model import Project
 
 _ended = runs.c.status.in_(ENDED)
-_landed_id = sa.func.coalesce(partitions.c.event_id, 0)
+landed_id = sa.func.coalesce(partitions.c.event_id, 0)
+landed = sa.and_(partitions.c.table_key == targets.c.table_key, partitions.c.partition == targets.c.partition)
 
 # What runs have left undone; of ended runs only what nobody has made good since.
 _UNDONE = (
@@ -31,7 +32,7 @@ _UNDONE = (
         runs.c.started_id,
         runs.c.ended_id,
         runs.c.ended_at,
-        _landed_id.label("landed_id"),
+        landed_id.label("landed_id"),
         partitions.c.run_id.label("landed_by"),
     )
     .join(runs, runs.c.run_id == targets.c.run_id)
@@ -40,7 +41,7 @@ _UNDONE = (
         sa.and_(partitions.c.table_key == targets.c.table_key, partitions.c.partition == targets.c.partition),
     )
     .where(incomplete, targets.c.planned_id > 0)
-    .where(sa.or_(~_ended, runs.c.ended_id > _landed_id, partitions.c.run_id == targets.c.run_id))
+    .where(sa.or_(~_ended, runs.c.ended_id > landed_id, partitions.c.run_id == targets.c.run_id))
 )
 _BLOCKING = (
     sa.select(
@@ -49,7 +50,7 @@ _BLOCKING = (
         checks.c.check_name,
         checks.c.event_id,
         checks.c.run_id,
-        _landed_id.label("landed_id"),
+        landed_id.label("landed_id"),
         partitions.c.run_id.label("landed_by"),
     )
     .outerjoin(
@@ -73,7 +74,7 @@ _FAILED = (
             partitions.c.table_key == failures.c.table_key, partitions.c.partition == failures.c.partition
         ),
     )
-    .where(failures.c.event_id > _landed_id)
+    .where(failures.c.event_id > landed_id)
 )
 
 
@@ -192,14 +193,17 @@ def troubles_of(connection: Connection, run_ids: Collection[str]) -> dict[str, d
 def ended_attempt(row: Any, troubles: Mapping[str, bool], upstreams: Collection[str]) -> FailedAttempt | None:
     """Return the attempt that an ended run left undone without a word; None if it said so or skipped it.
 
-    It is skipped if something that it reads did not get done, or was blocked, in the same run. A run that
-    died read its inputs after it started; one that was canceled was canceled by someone who knew them.
+    It is skipped if something that it reads did not get done, or was blocked, in the same run; if the table
+    said of other partitions that they failed (it was not this one's turn yet, or it had landed before); and
+    if the run succeeded without building again what had landed. A run that died read its inputs after it
+    started; one that was canceled was canceled by someone who knew them.
     """
     if row.failed_id:
         return None
     if row.status == "canceled":
         return FailedAttempt(row.ended_id, row.ended_at, row.ended_id, "", "canceled")
-    others = troubles.keys() & (set(upstreams) - {row.table_key})
-    if others or (row.table_key in upstreams and troubles.get(row.table_key)):
+    if troubles.get(row.table_key) or troubles.keys() & (set(upstreams) - {row.table_key}):
+        return None
+    if row.status == "success" and row.landed_id:
         return None
     return FailedAttempt(row.ended_id, row.ended_at, row.started_id or row.planned_id, "", "died")

@@ -1,0 +1,3 @@
+from tests.postgres import postgres, postgres_server
+
+__all__ = ["postgres", "postgres_server"]
