@@ -15,7 +15,7 @@ from t2.errors import NotFound
 if TYPE_CHECKING:
     from t2.ledger.ledger import Ledger
     from t2.planning.planner import Plan
-    from t2.project.model import Project
+    from t2.project.model import Project, Source, Table
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -73,7 +73,7 @@ def current_plan(project: Project, ledger: Ledger, now: datetime | None = None) 
 
 def find_table(project: Project, name: str, *, sources: bool = False) -> str:
     """Return the key of a table given as `name`, `schema.name` or `schema/name`."""
-    nodes = {**project.tables, **(project.sources if sources else {})}
+    nodes: dict[str, Table | Source] = {**project.tables, **(project.sources if sources else {})}
     wanted = name.replace(".", "/")
     found = [key for key, node in nodes.items() if wanted in (key, node.name)]
     if len(found) == 1:

@@ -51,7 +51,8 @@ def _of_grid(grid: Grid) -> dg.TimeWindowPartitionsDefinition:
         start=grid.key(0),
         fmt=HOUR_FORMAT if grid.grain is Grain.HOUR else DAY_FORMAT,
         cron_schedule=CRON[grid.grain],
-        timezone="UTC" if grid.grain is Grain.HOUR else grid.timezone,
+        timezone=grid.timezone,
+        end=None if grid.total is None else grid.key(grid.total),
     )
 
 

@@ -140,8 +140,9 @@ def _roots(plan: Plan, facts: Facts, key: str, index: int) -> Iterator[Cause]:
     while todo:
         current, first, last = todo.pop()
         outcome = outcome_of(plan, current, first)
-        if outcome is Outcome.WAITING and isinstance(plan.project.node(current), Table):
-            for reason in verdict(plan, current, first).reasons:
+        reasons = verdict(plan, current, first).reasons if current in plan.project.tables else ()
+        if reasons and not (outcome is Outcome.LANDED and current == key):
+            for reason in reasons:
                 step = (reason.key, reason.first, reason.last)
                 if step not in seen:
                     seen.add(step)

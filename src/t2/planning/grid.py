@@ -31,19 +31,23 @@ class Grid:
         self.timezone = _clock(partitioning)
         self._zone = ZoneInfo(self.timezone)
         self._begin = floor(self.grain, partitioning.begin)
+        # How many partitions there will ever be; None without an end.
+        self.total = None if partitioning.end is None else self._ordinal(floor(self.grain, partitioning.end))
         self._boundaries: Ints = np.empty(0, np.int64)
 
     @staticmethod
     @cache
     def of(partitioning: Partitioning) -> Grid:
         """Return the grid of a partitioning; grids with the same cut are the same object."""
-        return _grid(partitioning.grain, floor(partitioning.grain, partitioning.begin), _clock(partitioning))
+        grain, end = partitioning.grain, partitioning.end
+        return _grid(grain, floor(grain, partitioning.begin), _clock(partitioning), end and floor(grain, end))
 
     def count(self, now: datetime) -> int:
         """Return how many partitions are over at `now` (aware)."""
         instant = int(now.timestamp())
         guess = max(self._ordinal(now.astimezone(self._zone).replace(tzinfo=None)) + 2, 1)
-        return int(np.searchsorted(self.boundaries(guess)[1:], instant, side="right"))
+        count = int(np.searchsorted(self.boundaries(guess)[1:], instant, side="right"))
+        return count if self.total is None else min(count, self.total)
 
     def boundaries(self, count: int) -> Ints:
         """Return the `count + 1` boundaries of the first `count` partitions, in UTC epoch seconds."""
@@ -130,12 +134,13 @@ class Grid:
         if wall is None or wall < self._begin or floor(self.grain, wall) != wall:
             return -1
         index = self._ordinal(wall)
-        return index if self.key(index) == key else -1
+        exists = self.total is None or index < self.total
+        return index if exists and self.key(index) == key else -1
 
 
 @cache
-def _grid(grain: Grain, begin: datetime, zone: str) -> Grid:
-    return Grid(Partitioning(grain, begin, event_time="", timezone=zone))
+def _grid(grain: Grain, begin: datetime, zone: str, end: datetime | None) -> Grid:
+    return Grid(Partitioning(grain, begin, event_time="", timezone=zone, end=end))
 
 
 def overlap(
@@ -144,8 +149,8 @@ def overlap(
     """Return, for the reader's first `count` partitions, the upstream's partitions they read as [low, high).
 
     The window of partition i is [start - lookback own partitions, end), for a self reference it
-    ends at start. Partitions of the upstream before its begin do not exist and are left out; `high` may
-    lie beyond what the upstream has landed so far. The arrays are shared: they cannot be written to.
+    ends at start. Partitions of the upstream before its begin or after its end do not exist and are left
+    out; `high` may lie beyond what has landed so far. The arrays are shared: they cannot be written to.
     """
     size = 1 << max(count - 1, 1).bit_length()
     low, high = _overlap(reader, upstream, lookback, size, itself)
@@ -164,6 +169,8 @@ def _overlap(reader: Grid, upstream: Grid, lookback: int, count: int, itself: bo
         upstream_edges = upstream.boundaries(max(upstream.at(_utc(edges[-1])) + 2, 1))
         low = np.searchsorted(upstream_edges[1:], starts, side="right").astype(np.int64)
         high = np.searchsorted(upstream_edges[:-1], edges[1:], side="left").astype(np.int64)
+        if upstream.total is not None:
+            low, high = np.minimum(low, upstream.total), np.minimum(high, upstream.total)
         high = np.maximum(high, low)
     low.setflags(write=False)
     high.setflags(write=False)

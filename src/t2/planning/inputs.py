@@ -59,7 +59,14 @@ def inputs_of(project: Project, table: Table, count: int, settled: Mapping[str, 
     for upstream in table.upstreams:
         if upstream.key != table.key:
             _edge(project, table, upstream, settled[upstream.key], inputs)
+    for key in table.compares_with:
+        inputs.complete &= exists(settled[key])
     return inputs
+
+
+def exists(offered: Settled) -> bool:
+    """Whether any partition was ever built: what a view, or a test of another table, asks for."""
+    return bool((offered.state.landed_id > 0).any())
 
 
 def joins(project: Project, table: Table, upstream: Upstream) -> bool:
@@ -126,10 +133,9 @@ def _view_reader(
     project: Project, table: Table, upstream: Upstream, offered: Settled, inputs: Inputs
 ) -> None:
     """A view holds no data: what it names has to exist, no more."""
-    exists = bool((offered.state.landed_id > 0).any())
     together = bool(offered.ready.any()) and joins(project, table, upstream)
-    inputs.complete &= exists or together
-    inputs.together |= together and not exists
+    inputs.complete &= exists(offered) or together
+    inputs.together |= together and not exists(offered)
 
 
 def _view(project: Project, table: Table, upstream: Upstream, offered: Settled, inputs: Inputs) -> None:

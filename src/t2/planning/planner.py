@@ -207,6 +207,6 @@ class _Tick:
 
     def _window_ends(self, node: Table | Source) -> None:
         if node.partitioning is not None:
-            count = self.state.tables[node.key].count
-            edge = Grid.of(node.partitioning).boundaries(count + 1)[count + 1]
-            self.next_change = min(self.next_change, float(edge))
+            grid, count = Grid.of(node.partitioning), self.state.tables[node.key].count
+            if grid.total is None or count < grid.total:
+                self.next_change = min(self.next_change, float(grid.boundaries(count + 1)[count + 1]))

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from t2.planning.inputs import Settled, window_of
+from t2.planning.inputs import Settled, exists, window_of
 from t2.planning.planner import Plan
 from t2.planning.verdict import Outcome, Reason, Verdict
 from t2.project.model import Source, Table, Upstream
@@ -22,9 +22,8 @@ def verdict(plan: Plan, key: str, index: int) -> Verdict:
     over = index < len(plan.outcomes[key])
     reasons: tuple[Reason, ...] = ()
     if outcome is Outcome.WAITING or (outcome is Outcome.LANDED and not plan.settled[key].usable[index]):
-        reasons = tuple(
-            reason for upstream in table.upstreams for reason in _missing(plan, table, upstream, index)
-        )
+        owed = (reason for upstream in table.upstreams for reason in _missing(plan, table, upstream, index))
+        reasons = (*owed, *_compared(plan, table))
     return Verdict(key, index, outcome, stale=over and bool(plan.stale[key][index]), reasons=reasons)
 
 
@@ -63,6 +62,13 @@ def _missing(plan: Plan, table: Table, upstream: Upstream, index: int) -> Iterat
             if i >= len(offered.usable) or not offered.usable[i]
         ]
     yield from _fold(plan, upstream.key, owed)
+
+
+def _compared(plan: Plan, table: Table) -> Iterator[Reason]:
+    """Yield what the table's tests read and nobody has built yet."""
+    for key in table.compares_with:
+        if not exists(plan.settled[key]):
+            yield Reason(key, outcome_of(plan, key, 0), 0, 0)
 
 
 def _serves(table: Table, node: Table | Source, offered: Settled) -> bool:

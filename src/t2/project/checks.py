@@ -40,6 +40,25 @@ def tests(declared: Declared, cut: Partitionings, ordered: list[str]) -> dict[st
     return {owner: _with_unique_names(items) for owner, items in found.items()}
 
 
+def read_by(declared: Declared, checks: Mapping[str, tuple[Test, ...]]) -> dict[str, set[str]]:
+    """Return what the tests of each node read, itself included, looking through ephemeral models."""
+    found: dict[str, set[str]] = {}
+    for uid, items in checks.items():
+        todo = [
+            parent
+            for item in items
+            for parent in declared.manifest["nodes"][item.unique_id]["depends_on"]["nodes"]
+        ]
+        reads = found.setdefault(uid, set())
+        while todo:
+            parent = todo.pop()
+            if parent in declared.nodes and declared.materialized(parent) == "ephemeral":
+                todo.extend(declared.parents(parent))
+            elif parent in declared.nodes:
+                reads.add(parent)
+    return found
+
+
 def _ephemeral_readers(declared: Declared, ordered: list[str]) -> dict[str, str]:
     """Return, for each ephemeral model, the first table in dependency order that reads it."""
     first: dict[str, str] = {}

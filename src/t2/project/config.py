@@ -184,7 +184,7 @@ BEGIN = Key(
     "`config.begin`",
 )
 END = Key(
-    "Where the partitions stop, as wall time in the table's time zone: only those that are over by then exist.",
+    "Where the partitions stop, as wall time in the table's time zone; only those over by then exist.",
     "a date or time such as 2014-01-01",
     wall_time,
     "never",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 import re
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from graphlib import CycleError, TopologicalSorter
 
@@ -29,9 +29,13 @@ class Reach:
     through: tuple[str, ...]
 
 
-def order(declared: Declared) -> list[str]:
-    """Return all unique ids in dependency order, ties by key; by key alone if there is a cycle."""
-    sorter = TopologicalSorter({uid: declared.parents(uid) for uid in declared.nodes})
+def order(declared: Declared, also: Mapping[str, Collection[str]] | None = None) -> list[str]:
+    """Return all unique ids in dependency order, ties by key; by key alone if there is a cycle.
+
+    `also` are further ids, by unique id, that come before one.
+    """
+    more = also or {}
+    sorter = TopologicalSorter({uid: [*declared.parents(uid), *more.get(uid, ())] for uid in declared.nodes})
     try:
         sorter.prepare()
     except CycleError as error:
@@ -52,6 +56,33 @@ def _report_cycle(declared: Declared, cycle: list[str]) -> None:
     names = " --> ".join(reversed(cycle))
     hint = "remove one of the refs; a table reads its own earlier partitions with t2.window('its own name')"
     declared.report_at(f"{declared.location(cycle[-1])}:1", f"Found a cycle: {names}", hint)
+
+
+def comparisons(declared: Declared, read_by_tests: Mapping[str, Collection[str]]) -> dict[str, list[str]]:
+    """Return which other nodes have to exist before each table is built, because its tests read them.
+
+    What reads the table, directly or by such a wait, cannot be waited for and is left out: tables whose tests
+    read each other would wait for each other.
+    """
+    found: dict[str, list[str]] = {}
+    for uid in sorted(read_by_tests, key=declared.key):
+        for other in sorted(set(read_by_tests[uid]) - {uid}, key=declared.key):
+            if not _comes_before(declared, found, uid, other):
+                found.setdefault(uid, []).append(other)
+    return found
+
+
+def _comes_before(declared: Declared, found: Mapping[str, list[str]], early: str, late: str) -> bool:
+    """Whether `late` waits for `early`, directly or through others."""
+    todo, seen = [late], {late}
+    while todo:
+        uid = todo.pop()
+        if uid == early:
+            return True
+        fresh = {*declared.parents(uid), *found.get(uid, ())} - seen
+        seen |= fresh
+        todo.extend(fresh)
+    return False
 
 
 def reached(declared: Declared, reader: str) -> dict[str, Reach]:

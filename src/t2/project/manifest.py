@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from t2.errors import DbtError, ProjectError
-from t2.project.checks import tests
+from t2.project.checks import read_by, tests
 from t2.project.config import EMAIL
 from t2.project.declared import Declared, Node
 from t2.project.files import Files
 from t2.project.fingerprint import CodeVersions
-from t2.project.graph import order, upstreams
+from t2.project.graph import comparisons, order, upstreams
 from t2.project.model import (
     Backfill,
     Column,
@@ -81,6 +82,9 @@ def _nodes(declared: Declared, now: datetime) -> tuple[list[Source], list[Table]
     cut = partitionings(declared, now)
     ordered = order(declared)
     checks = tests(declared, cut, ordered)
+    compared = comparisons(declared, read_by(declared, checks))
+    if not declared.problems:
+        ordered = order(declared, compared)
     versions = CodeVersions(declared)
     sources, tables = [], []
     for uid in ordered:
@@ -89,9 +93,10 @@ def _nodes(declared: Declared, now: datetime) -> tuple[list[Source], list[Table]
             continue
         reads = upstreams(declared, cut, uid)
         if declared.is_table(uid):
-            tables.append(
-                _table(declared, uid, cut[uid], reads, checks.get(uid, ()), versions.of(uid, cut[uid]))
-            )
+            table = _table(declared, uid, cut[uid], reads, checks.get(uid, ()), versions.of(uid, cut[uid]))
+            direct = {upstream.key for upstream in reads}
+            waits = (declared.key(other) for other in compared.get(uid, ()))
+            tables.append(replace(table, compares_with=tuple(key for key in waits if key not in direct)))
     return sorted(sources, key=lambda source: source.key), tables
 
 

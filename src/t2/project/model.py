@@ -149,7 +149,8 @@ class Table:
     `key` is "schema/name". `partitioning` is None for a table that is built as a whole.
     `code_version` covers the SQL, the macros it calls, its configuration and its ephemeral parents.
     `relation` is the rendered name in the warehouse. `event_time` is the column also of views and of tables
-    without partitions, where the author named one.
+    without partitions, where the author named one. `compares_with` are the keys that the table's tests read
+    besides it: those have to exist before it is built, no more.
     """
 
     key: str
@@ -164,6 +165,7 @@ class Table:
     code_version: str
     partitioning: Partitioning | None = None
     upstreams: tuple[Upstream, ...] = ()
+    compares_with: tuple[str, ...] = ()
     tests: tuple[Test, ...] = ()
     columns: tuple[Column, ...] = ()
     description: str = ""
