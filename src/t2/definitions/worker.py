@@ -11,7 +11,7 @@ import threading
 import time
 import traceback
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import dagster as dg
 
@@ -19,6 +19,9 @@ from t2.definitions import quick_sqlite
 from t2.errors import T2Error
 from t2.runtime.loaded_code import LoadedCode, current_fingerprint
 from t2.runtime.worker import Request, State, Worker, announce
+
+if TYPE_CHECKING:
+    from t2.project.model import Project
 
 READY = "t2 worker is ready"
 
@@ -33,7 +36,11 @@ def main() -> NoReturn:
     state = State.restore_or_open()
     announce(home, options.location, state)
     since, fingerprint = time.time(), current_fingerprint(options.project_dir)
-    error = _load(options)
+    projects = _record_projects()
+    error = _load(options, projects)
+    if projects:
+        # Exactly what was loaded: this process may itself have been the one that parsed it.
+        fingerprint = projects[-1].fingerprint
     loaded = LoadedCode.take(
         options.project_dir, [options.working_directory], fingerprint=fingerprint, since=since
     )
@@ -51,7 +58,22 @@ def _options() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _load(options: argparse.Namespace) -> str | None:
+def _record_projects() -> list[Project]:
+    """Return a list that gets each project that the code location loads."""
+    from t2.runtime import parsing
+
+    load_project = parsing.load_project
+    projects: list[Project] = []
+
+    def recorded(*arguments: Any, **options: Any) -> Project:
+        projects.append(load_project(*arguments, **options))
+        return projects[-1]
+
+    parsing.load_project = recorded
+    return projects
+
+
+def _load(options: argparse.Namespace, projects: list[Project]) -> str | None:
     """Load Dagster and the definitions; return the traceback if the code cannot be loaded."""
     from t2.definitions._dagster import keep_engines, load_code_location
 
@@ -66,8 +88,7 @@ def _load(options: argparse.Namespace) -> str | None:
         return traceback.format_exc()
     # Opened and closed once: what this imports and compiles, each child then has.
     dg.DagsterInstance.get().dispose()
-    if "t2.definitions.build" in sys.modules:
-        _load_dbt(options.project_dir)
+    _load_dbt(projects)
     if threads := [thread.name for thread in threading.enumerate() if thread is not threading.main_thread()]:
         logger.warning("forking beside live threads (%s): a lock they hold stays held in a run", threads)
     gc.collect()
@@ -76,21 +97,15 @@ def _load(options: argparse.Namespace) -> str | None:
     return None
 
 
-def _load_dbt(project_dir: Path) -> None:
+def _load_dbt(projects: list[Project]) -> None:
     """Have dbt ready in every child; if that fails, a child tries it again and its run tells why."""
-    from t2.runtime.parsing import load_project
-    from t2.runtime.warm import Warm
+    for project in projects:
+        from t2.runtime.warm import Warm
 
-    try:
-        Warm.of(
-            load_project(
-                project_dir,
-                profiles_dir=os.environ.get("T2_PROFILES_DIR"),
-                target=os.environ.get("T2_TARGET"),
-            )
-        )
-    except T2Error:
-        logger.exception("dbt is not warm")
+        try:
+            Warm.of(project)
+        except T2Error:
+            logger.exception("dbt is not warm")
 
 
 def _run(request: Request) -> None:
