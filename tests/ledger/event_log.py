@@ -45,7 +45,8 @@ INSERT = sa.text(
 def create_log(url: str) -> Engine:
     """Create Dagster's tables, empty."""
     engine = sa.create_engine(url)
-    SqlEventLogStorageMetadata.create_all(engine)
+    tables = [SqlEventLogStorageMetadata.tables[name] for name in ("event_logs", "asset_keys")]
+    SqlEventLogStorageMetadata.create_all(engine, tables)
     return engine
 
 

@@ -74,10 +74,10 @@ def check_history(url: str, events: Sequence[Event], cuts: list[int], limit: int
 def scenarios(draw: st.DrawFn) -> tuple[list[Event], list[int], int, set[int]]:
     events = draw(histories())
     cuts = sorted(draw(st.lists(st.integers(0, len(events)), max_size=3)))
-    return events, cuts, draw(st.integers(1, 12)), draw(st.sets(st.integers(1, 12), max_size=3))
+    return events, cuts, draw(st.integers(2, 20)), draw(st.sets(st.integers(1, 12), max_size=3))
 
 
-@settings(QUICK, max_examples=60)
+@settings(QUICK, max_examples=25)
 @given(scenarios())
 def test_pages_crashes_and_a_rebuild_come_to_the_same(scenario: tuple[Any, ...]) -> None:
     with tempfile.TemporaryDirectory() as directory:
@@ -104,7 +104,7 @@ def scratch(tmp_path_factory: pytest.TempPathFactory) -> Ledger:
     return Ledger(url)
 
 
-@settings(QUICK, max_examples=60)
+@settings(QUICK, max_examples=25)
 @given(events=histories(), data=st.data())
 def test_events_may_come_in_any_order_and_more_than_once(
     scratch: Ledger, events: list[Event], data: st.DataObject

@@ -48,7 +48,9 @@ def open_engine(url: URL) -> Engine:
     begins, so that what it read cannot change before it writes.
     """
     if url.get_backend_name() == "postgresql":
-        return sa.create_engine(url, executemany_mode="values_plus_batch", pool_pre_ping=True, pool_size=2)
+        # Named: SQLAlchemy 2.1 takes psycopg 3 by default, which dagster-postgres does not bring.
+        named = url.set(drivername="postgresql+psycopg2")
+        return sa.create_engine(named, executemany_mode="values_plus_batch", pool_pre_ping=True, pool_size=2)
     # Dagster prepares the file only if it does not exist: T2 must never be the one that creates it.
     if not Path(url.database or "").exists():
         raise StorageError(
@@ -77,8 +79,7 @@ def _postgres(config: Mapping[str, Any], where: str) -> URL:
         text = _value(config["postgres_url"], where)
     else:
         text = _postgres_text({key: _value(value, where) for key, value in config["postgres_db"].items()})
-    url = make_url(text.replace("postgres://", "postgresql://", 1))
-    return url.set(drivername="postgresql+psycopg2")
+    return make_url(text.replace("postgres://", "postgresql://", 1))
 
 
 def _postgres_text(parts: Mapping[str, Any]) -> str:
