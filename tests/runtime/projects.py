@@ -37,7 +37,10 @@ FILES = {
                   - accepted_values: {arguments: {values: [1, 2, 3], quote: false}, config: {severity: warn}}
             data_tests:
               - at_most: {arguments: {rows: 3}}
-              - at_most: {name: orders_at_most_1000, arguments: {rows: 1000}, config: {meta: {t2: {scope: table}}}}
+              - at_most:
+                  name: orders_at_most_1000
+                  arguments: {rows: 1000}
+                  config: {meta: {t2: {scope: table}}}
           - name: rolling
             config:
               event_time: ordered_on
@@ -108,7 +111,7 @@ FILES = {
           coalesce((select max(total) from {{ t2.window('balance') }}), 0)
             + (select count(*) from {{ t2.window('orders') }}) as total
         """,
-    "models/untyped.sql": "select {{ t2.start_date() }} as ordered_on, 1 as total from {{ t2.window('untyped') }}",
+    "models/untyped.sql": "select {{ t2.start_date() }} as ordered_on, total from {{ t2.window('untyped') }}",
     "models/monthly.sql": """
         select cast(date_trunc('month', ordered_on) as date) as month, count(*) as orders
         from {{ t2.window('orders') }} group by 1
@@ -127,7 +130,9 @@ FILES = {
         """,
     "models/broken.sql": "select * from raw.no_such_table",
     "macros/at_most.sql": """
-        {% test at_most(model, rows) %}select count(*) from {{ model }} having count(*) > {{ rows }}{% endtest %}
+        {% test at_most(model, rows) %}
+        select count(*) from {{ model }} having count(*) > {{ rows }}
+        {% endtest %}
         """,
     "tests/orders_are_positive.sql": "select * from {{ t2.window('orders') }} where amount <= 0",
     "seeds/countries.csv": "code,name\nDE,Germany\nFR,France\n",
@@ -147,7 +152,8 @@ MICROBATCH = {
         """,
     "models/micro_windowed.sql": """
         {{- config(materialized='incremental', incremental_strategy='microbatch', event_time='ordered_on',
-                   batch_size='day', begin='2024-01-01', meta={'t2': {'upstream': {'orders': {'lookback': 1}}}}) -}}
+                   batch_size='day', begin='2024-01-01',
+                   meta={'t2': {'upstream': {'orders': {'lookback': 1}}}}) -}}
         select id, ordered_on from {{ t2.window('orders') }}
         where {{ t2.in_window('ordered_on') }}
         """,

@@ -118,3 +118,13 @@ def test_an_error_of_a_batch_keeps_the_databases_message(warm: Warm) -> None:
     result = warm.run("model.shop.micro", batch=batch)
     assert result.status == "error"
     assert "orders does not exist" in result.message
+
+
+def test_macros_are_compiled_once_for_all(warm: Warm) -> None:
+    from dbt_common.clients.jinja import template_cache
+
+    template_cache.clear()
+    warm.prepare()
+    compiled = len(template_cache.file_cache)
+    assert warm.run("model.shop.orders").status == "success"
+    assert len(template_cache.file_cache) == compiled

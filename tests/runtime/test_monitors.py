@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from datetime import datetime, timezone
 
@@ -16,8 +15,9 @@ from t2.runtime.warm import Warm
 
 
 @pytest.fixture(params=["duckdb", "postgres"])
-def shop(request: pytest.FixtureRequest) -> Iterator[Warm]:
-    yield request.getfixturevalue("warm" if request.param == "duckdb" else "postgres_warm")
+def shop(request: pytest.FixtureRequest) -> Warm:
+    warm: Warm = request.getfixturevalue("warm" if request.param == "duckdb" else "postgres_warm")
+    return warm
 
 
 def execute(warm: Warm, sql: str) -> None:
@@ -102,7 +102,7 @@ def test_a_source_that_does_not_exist_has_nothing_landed(shop: Warm) -> None:
 
 
 def test_any_other_error_is_told_with_the_databases_message(shop: Warm) -> None:
-    with pytest.raises(DbtError, match="(?s)raw/orders: .*no_such_column"):
+    with pytest.raises(DbtError, match=r"(?s)raw/orders: .*no_such_column"):
         look(shop, orders(shop, loaded_at="no_such_column"), now=NOW)
 
 

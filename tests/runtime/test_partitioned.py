@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import multiprocessing
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -17,8 +16,9 @@ from t2.runtime.warm import Warm
 
 
 @pytest.fixture(params=["duckdb", "postgres"])
-def shop(request: pytest.FixtureRequest) -> Iterator[Warm]:
-    yield request.getfixturevalue("warm" if request.param == "duckdb" else "postgres_warm")
+def shop(request: pytest.FixtureRequest) -> Warm:
+    warm: Warm = request.getfixturevalue("warm" if request.param == "duckdb" else "postgres_warm")
+    return warm
 
 
 def run(warm: Warm, name: str, keys: list[str], **options: Any) -> Any:
@@ -77,7 +77,7 @@ def test_contracts_hooks_and_new_columns(shop: Warm) -> None:
 
 
 def test_another_strategy_is_refused(shop: Warm) -> None:
-    with pytest.raises(NodeFailed, match="does not know incremental_strategy='merge' on \\w+: use 'insert_"):
+    with pytest.raises(NodeFailed, match=r"does not know incremental_strategy='merge' on \w+: use 'insert_"):
         run(shop, "merged", days(1))
 
 
@@ -112,8 +112,7 @@ def test_without_t2_a_full_refresh_makes_the_table_anew(shop: Warm) -> None:
     execute(shop, "alter table orders add column old integer")
     execute(shop, "insert into orders values (77, 1, '2023-01-01', 1)")
     assert shop.run("model.shop.orders", full_refresh=True).rows_affected == 12
-    columns = "select count(*) from information_schema.columns where table_name = 'orders' and table_schema <> 'raw'"
-    assert rows(shop, columns) == [(3,)]
+    assert len(shop.query("select * from orders")[0]) == 3
     assert rows(shop, "select count(*) from orders") == [(12,)]
 
 

@@ -70,10 +70,13 @@ def test_a_foreign_program_is_waited_for(project: Project) -> None:
 
 
 def test_a_foreign_program_is_named_when_patience_ends(project: Project) -> None:
-    with _Foreign(project, seconds=30):
-        with pytest.raises(DbtError, match="another program has kept the DuckDB file open for 0 s"):
-            with warehouse.session(Warm.of(project), foreign_seconds=0.2):
-                pass
+    complaint = pytest.raises(DbtError, match="another program has kept the DuckDB file open for 0 s")
+    with (
+        _Foreign(project, seconds=30),
+        complaint,
+        warehouse.session(Warm.of(project), foreign_seconds=0.2),
+    ):
+        pass
     # The turn was given up with the error.
     with warehouse.session(Warm.of(project)):
         pass
@@ -83,7 +86,8 @@ class _Foreign:
     """A program that opens the file without asking for its turn."""
 
     def __init__(self, project: Project, seconds: float) -> None:
-        code = f"import duckdb, time; c = duckdb.connect({_file(project)!r}); print(flush=True); time.sleep({seconds})"
+        code = f"import duckdb, time; c = duckdb.connect({_file(project)!r}); print(flush=True)"
+        code = f"{code}; time.sleep({seconds})"
         self.process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
 
     def __enter__(self) -> None:

@@ -89,17 +89,13 @@ def test_an_unknown_node_is_named(warm: Warm) -> None:
         warm.run("model.shop.nothing")
 
 
-def test_dbts_globals_are_put_back_after_somebody_elses_dbt_run(
-    warm: Warm, capfd: pytest.CaptureFixture
-) -> None:
+def test_dbts_globals_are_put_back(warm: Warm, capfd: pytest.CaptureFixture) -> None:
     """Regression: a dbtRunner in the same process takes the adapter, the flags and the logger away."""
     from dbt.cli.main import dbtRunner
 
     warm.run("model.shop.orders")
     warm.close()
-    dbtRunner().invoke(
-        ["list", "--quiet", "--project-dir", warm.project.root, "--profiles-dir", warm.project.root]
-    )
+    dbtRunner().invoke(["debug", "--config-dir"])
     capfd.readouterr()
     assert warm.run("model.shop.orders").status == "success"
     assert capfd.readouterr().out == ""

@@ -161,7 +161,8 @@ def test_a_column_of_instants_is_compared_with_instants() -> None:
         "at >= cast('2024-01-01 00:00:00' as timestamp) and at < cast('2024-01-03 00:00:00' as timestamp)"
     )
     assert predicate(aware, "2024-01-01", "2024-01-02") == (
-        "at >= cast('2023-12-31 23:00:00+00' as timestamptz) and at < cast('2024-01-02 23:00:00+00' as timestamptz)"
+        "at >= cast('2023-12-31 23:00:00+00' as timestamptz) "
+        "and at < cast('2024-01-02 23:00:00+00' as timestamptz)"
     )
 
 
@@ -186,7 +187,8 @@ def test_a_batch_of_dbts_own_microbatch_is_a_window(warm: Warm) -> None:
     assert result.status == "success", result.message
     assert result.compiled_code == (
         'select id, ordered_on from (select * from "shop"."main"."orders" where '
-        "ordered_on >= cast('2024-01-01 00:00:00' as timestamp) and ordered_on < cast('2024-01-03 00:00:00' as timestamp))"
+        "ordered_on >= cast('2024-01-01 00:00:00' as timestamp) "
+        "and ordered_on < cast('2024-01-03 00:00:00' as timestamp))"
         "\nwhere (ordered_on >= cast('2024-01-02 00:00:00' as timestamp) and ordered_on < "
         "cast('2024-01-03 00:00:00' as timestamp))"
     )
@@ -197,6 +199,6 @@ def test_a_new_table_that_reads_itself_needs_its_columns_types(warm: Warm) -> No
     result = warm.run("model.shop.untyped")
     assert result.status == "error"
     assert (
-        "untyped reads itself with t2.window('untyped') and does not exist yet: its YAML must give the data_type "
-        "of the columns total"
+        "untyped reads itself with t2.window('untyped') and does not exist yet: "
+        "its YAML must give the data_type of the columns total"
     ) in result.message

@@ -35,6 +35,7 @@ from dbt.task.seed import SeedRunner
 from dbt.task.snapshot import SnapshotRunner
 from dbt.task.test import TestRunner
 from dbt.tracking import initialize_from_flags
+from dbt_common.clients.jinja import template_cache
 from dbt_common.context import get_invocation_context, set_invocation_context
 from dbt_common.events.contextvars import log_contextvars, task_contextvars
 from dbt_common.events.event_manager_client import get_event_manager
@@ -72,6 +73,11 @@ class Dbt:
             self._install_flags()
             FACTORY.adapters[self.config.credentials.type] = self._adapter
             self.config.target_path = target_path
+
+    def compile_macros(self) -> None:
+        """Compile all macros, which dbt does one by one as they are called."""
+        for macro in self.manifest.macros.values():
+            template_cache.get_node_template(macro)
 
     def copy(self, unique_id: str) -> Any:
         """Return a copy of a node: compiling changes it."""

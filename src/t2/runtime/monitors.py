@@ -1,8 +1,8 @@
 """Looking at source tables: which of their partitions have landed, and a fingerprint that changes with them.
 
 A partition has landed when the newest event time of the source has passed its end plus the grace; partitions
-without rows then land empty. One query a look, bounded to the newer partitions by `since`; the type of an event
-time column that the project does not document is asked for before.
+without rows then land empty. One query a look, bounded to the newer partitions by `since`; the type of an
+event time column that the project does not document is asked for before.
 """
 
 from __future__ import annotations
