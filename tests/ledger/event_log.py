@@ -101,6 +101,8 @@ def data_of(event: Event) -> dict[str, Any] | None:
     if isinstance(event, Materialized):
         item["tags"] = {"dagster/code_version": event.code_version} if event.code_version else {}
         item["metadata_entries"] = [_number("t2/as_of", event.as_of)] if event.as_of != event.id else []
+        if event.fingerprint:
+            item["metadata_entries"].append(_text("t2/fingerprint", event.fingerprint))
         return {"materialization": item}
     item["tags"] = {"t2/failed": "true"}
     item["metadata_entries"] = [

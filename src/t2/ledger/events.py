@@ -29,6 +29,7 @@ RUNNING = ("started", "canceling")
 AS_OF = "t2/as_of"
 CODE_VERSION = "t2/code_version"
 ERROR = "t2/error"
+FINGERPRINT = "t2/fingerprint"
 FAILED = "t2/failed"
 REPEAT = "t2/repeat"
 DAGSTER_CODE_VERSION = "dagster/code_version"
@@ -71,7 +72,10 @@ class CheckPlanned:
 
 @dataclass(frozen=True)
 class Materialized:
-    """A partition was built. `as_of` is the event's own id where the builder did not say what it read."""
+    """A partition was built. `as_of` is the event's own id where the builder did not say what it read.
+
+    `fingerprint` is what a monitor saw of a source's partition, "" where it was not a monitor that reported it.
+    """
 
     id: int
     at: float
@@ -80,6 +84,7 @@ class Materialized:
     partition: str
     as_of: int
     code_version: str
+    fingerprint: str = ""
 
 
 @dataclass(frozen=True)
@@ -154,9 +159,17 @@ def _materialized(event_id: int, at: float, run_id: str, data: Mapping[str, Any]
     tags = item["tags"] or {}
     if tags.get(REPEAT) == "true":
         return None
-    as_of = _metadata(item).get(AS_OF, event_id)
-    version = tags.get(DAGSTER_CODE_VERSION, "")
-    return Materialized(event_id, at, run_id, _key(item), item["partition"] or "", int(as_of), version)
+    metadata = _metadata(item)
+    return Materialized(
+        event_id,
+        at,
+        run_id,
+        _key(item),
+        item["partition"] or "",
+        int(metadata.get(AS_OF, event_id)),
+        tags.get(DAGSTER_CODE_VERSION, ""),
+        _text(metadata.get(FINGERPRINT, "")),
+    )
 
 
 def _evaluated(event_id: int, at: float, run_id: str, data: Mapping[str, Any]) -> Event:
@@ -212,7 +225,7 @@ def _metadata(item: Mapping[str, Any]) -> dict[str, Any]:
     """Return the values of T2's own metadata: numbers and texts."""
     values = {}
     for entry in item["metadata_entries"]:
-        if entry["label"] in (AS_OF, CODE_VERSION, ERROR):
+        if entry["label"] in (AS_OF, CODE_VERSION, ERROR, FINGERPRINT):
             data = entry["entry_data"]
             values[entry["label"]] = data["value"] if "value" in data else data["text"]
     return values

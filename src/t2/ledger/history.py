@@ -104,6 +104,12 @@ def landing(connection: Connection, table: str, partition: str) -> Landing | Non
     return Landing(*row) if row else None
 
 
+def fingerprints(connection: Connection, table: str) -> dict[str, str]:
+    """Return what monitors saw of each materialized partition of a source, "" where others reported it."""
+    query = sa.select(partitions.c.partition, partitions.c.fingerprint).where(partitions.c.table_key == table)
+    return {row[0]: row[1] for row in connection.execute(query)}
+
+
 def attempts(connection: Connection, table: str, partition: str, upstreams: Collection[str]) -> list[Attempt]:
     """Return what was tried on a partition without success, newest first, a later landing or not."""
     said = connection.execute(

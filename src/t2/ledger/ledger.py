@@ -132,6 +132,11 @@ class Ledger:
         with self._reading() as connection:
             return history.last_event_at(connection)
 
+    def fingerprints(self, table: str) -> dict[str, str]:
+        """Return the fingerprint that was last reported of each materialized partition of a source."""
+        with self._reading() as connection:
+            return history.fingerprints(connection, table)
+
     def failure(self, key: str, partition: str) -> str | None:
         """Return the error of the newest failed attempt on a partition."""
         attempts = self.attempts(key, partition)

@@ -86,6 +86,7 @@ partitions = _table(
     sa.Column("run_id", sa.Text, nullable=False),
     sa.Column("code_version", sa.Text, nullable=False),
     sa.Column("as_of", _ID, nullable=False),
+    sa.Column("fingerprint", sa.Text, nullable=False),
 )
 
 # The newest evaluation of each check on each partition. `blocks`: it failed, is an ERROR, and is blocking.
