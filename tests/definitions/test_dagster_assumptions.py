@@ -1,0 +1,146 @@
+"""What T2 takes for granted of the private API in definitions/_dagster.py, one test an assumption."""
+
+import warnings
+
+import dagster as dg
+import pytest
+from runs import Runs, partitions
+
+from t2.definitions import _dagster
+from t2.definitions.executor import threads_executor
+
+DAYS = dg.DailyPartitionsDefinition("2024-01-01", end_date="2024-01-10")
+KEY = dg.AssetKey(["main", "days"])
+
+
+def days(checks: int = 0) -> dg.AssetsDefinition:
+    def report(context: dg.OpExecutionContext):
+        for key in context.partition_keys:
+            yield dg.AssetMaterialization(KEY, partition=key, tags=_dagster.version_tags(context, KEY))
+        for number in range(checks):
+            for key in context.partition_keys:
+                yield _dagster.AssetCheckEvaluation(KEY, f"c{number}", passed=True, partition=key)
+        for key in (*context.selected_asset_keys, *context.selected_asset_check_keys):
+            yield _dagster.silent_output(_dagster.output_name(context.assets_def, key))
+
+    with _dagster.quiet_preview_warnings():
+        return _dagster.assets_definition(
+            name="main__days",
+            compute=_dagster.without_inputs(report),
+            spec=dg.AssetSpec(KEY, partitions_def=DAYS, code_version="v1"),
+            checks=[
+                dg.AssetCheckSpec(f"c{number}", asset=KEY, partitions_def=DAYS) for number in range(checks)
+            ],
+            backfill_policy=dg.BackfillPolicy.multi_run(5),
+        )
+
+
+@pytest.mark.parametrize("executor", [threads_executor(), dg.in_process_executor], ids=["t2", "in_process"])
+def test_a_silent_output_adds_no_materialization_and_lets_readers_start(
+    instance: dg.DagsterInstance, executor: dg.ExecutorDefinition
+) -> None:
+    @dg.asset(deps=[KEY], partitions_def=DAYS, backfill_policy=dg.BackfillPolicy.single_run())
+    def reader() -> None: ...
+
+    runs = Runs(dg.Definitions([days(), reader], executor=executor), instance)
+    done = runs.build("main/days", "reader", tags=partitions("2024-01-01", "2024-01-02"))
+    assert done.story == [
+        "built days 2024-01-01",
+        "built days 2024-01-02",
+        "STEP_SUCCESS main__days",
+        "built reader 2024-01-01",
+        "built reader 2024-01-02",
+        "STEP_SUCCESS reader",
+    ]
+
+
+def test_version_tags_are_what_dagster_itself_would_have_written(instance: dg.DagsterInstance) -> None:
+    @dg.asset(code_version="v1", key=["main", "stock"], deps=["above"])
+    def stock() -> None: ...
+
+    def report(context: dg.OpExecutionContext):
+        key = dg.AssetKey(["main", "ours"])
+        yield dg.AssetMaterialization(key, tags=_dagster.version_tags(context, key))
+
+    ours = _dagster.assets_definition(
+        name="main__ours",
+        compute=_dagster.without_inputs(report),
+        spec=dg.AssetSpec(["main", "ours"], code_version="v1", deps=["above"]),
+        checks=[],
+    )
+    done = Runs(dg.Definitions([stock, ours], executor=dg.in_process_executor), instance).build(
+        "main/stock", "main/ours"
+    )
+    first, second = (dict(built.tags or {}) for built in done.materializations())
+    assert first == second
+    assert "dagster/input_data_version/above" in first
+
+
+def test_the_head_is_the_id_of_the_newest_asset_event(instance: dg.DagsterInstance) -> None:
+    assert _dagster.head(instance) == 0
+    for _ in range(2):
+        instance.report_runless_asset_event(dg.AssetMaterialization("a"))
+        (record,) = instance.fetch_materializations(dg.AssetKey("a"), limit=1).records
+        assert _dagster.head(instance) == record.storage_id
+
+
+def test_many_tables_share_the_definitions_of_their_outputs_and_inputs() -> None:
+    first, second = days(2), days(2)
+    assert [a is b for a, b in zip(first.op.output_defs, second.op.output_defs, strict=True)] == [True] * 3
+    assert [definition.name for definition in first.op.output_defs] == ["result", "check_0", "check_1"]
+    assert not first.op.output_defs[0].is_required
+
+
+def test_a_repository_takes_tables_as_they_are_instead_of_copying_them() -> None:
+    table = days()
+    repository = dg.Definitions([table]).get_repository_def()
+    assert repository.assets_defs_by_key[KEY] is table
+
+
+def test_partitioned_checks_make_no_noise() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        days(2)
+
+
+def test_a_check_of_a_range_is_recorded_for_each_partition(instance: dg.DagsterInstance) -> None:
+    runs = Runs(dg.Definitions([days(1)], executor=threads_executor()), instance)
+    done = runs.build("main/days", tags=partitions("2024-01-01", "2024-01-03"))
+    assert [line for line in done.story if line.startswith("check")] == [
+        f"check c0 2024-01-0{day}: passed" for day in (1, 2, 3)
+    ]
+    targets = _dagster.check_targets(instance, KEY, ["2024-01-01", "2024-01-03"])
+    assert sorted(targets) == ["2024-01-01", "2024-01-03"]
+    assert {target.run_id for target in targets.values()} == {done.run.run_id}
+
+
+def test_what_an_ancestor_reported_is_found_again(instance: dg.DagsterInstance) -> None:
+    runs = Runs(dg.Definitions([days(1)], executor=threads_executor()), instance)
+    first = runs.build("main/days", tags=partitions("2024-01-01", "2024-01-02"))
+    second = runs.retry(first)
+    assert _dagster.is_retry(second.run)
+    assert not _dagster.is_retry(first.run)
+    found = [type(event).__name__ for event in _dagster.events_of_ancestors(instance, second.run, KEY)]
+    assert found == ["AssetMaterialization"] * 2 + ["AssetCheckEvaluation"] * 2
+
+
+def test_blocking_checks_stay_blocking_and_add_no_edges_between_ops() -> None:
+    with _dagster.quiet_preview_warnings():
+        upper = _dagster.assets_definition(
+            name="upper",
+            compute=_dagster.without_inputs(lambda context: iter(())),
+            spec=dg.AssetSpec("upper"),
+            checks=[dg.AssetCheckSpec("c", asset="upper", blocking=True)],
+        )
+    lower = _dagster.assets_definition(
+        name="lower",
+        compute=_dagster.without_inputs(lambda context: iter(())),
+        spec=dg.AssetSpec("lower", deps=["upper"]),
+        checks=[],
+    )
+    defs = dg.Definitions([upper, lower])
+    assert defs.resolve_asset_graph().get_check_spec(dg.AssetCheckKey(dg.AssetKey("upper"), "c")).blocking
+    (edges,) = (
+        deps for node, deps in defs.resolve_implicit_global_asset_job_def().dependencies.items() if deps
+    )
+    assert edges == {"upper": dg.DependencyDefinition("upper", "result")}
