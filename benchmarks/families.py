@@ -18,6 +18,7 @@ import dagster as dg
 
 from benchmarks.measure import CommandError, environment, module
 from benchmarks.synthetic import PROBE
+from t2.runtime.home import home_of, running_family
 
 STOCK_YAML = """\
 telemetry: {enabled: false}
@@ -110,6 +111,8 @@ def stock_family(project: Path, home: Path, patience: float) -> Iterator[Family]
 def t2_family(project: Path, home: Path, patience: float) -> Iterator[Family]:
     """Run `t2 dev` without its web server, with nothing left of an earlier one, until the block ends."""
     state = project / ".t2"
+    if pid := running_family(home_of(project)):
+        raise CommandError(f"t2 dev runs for {project} already: end process {pid}")
     shutil.rmtree(state, ignore_errors=True)
     env = environment()
     env.pop("DAGSTER_HOME", None)

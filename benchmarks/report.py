@@ -6,6 +6,8 @@ import argparse
 import json
 import os
 import platform
+import signal
+import sys
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
@@ -97,6 +99,8 @@ def run(benchmark: Benchmark, doc: str | None) -> None:
         help="where generated projects are kept",
     )
     options = parser.parse_args()
+    # A benchmark that is ended ends the processes that it measures.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     result = document(benchmark(Settings(options.quick, options.work.resolve())), options.quick)
     if options.json:
         options.json.write_text(json.dumps(result, indent=2) + "\n")
