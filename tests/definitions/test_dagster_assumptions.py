@@ -144,3 +144,31 @@ def test_blocking_checks_stay_blocking_and_add_no_edges_between_ops() -> None:
         deps for node, deps in defs.resolve_implicit_global_asset_job_def().dependencies.items() if deps
     )
     assert edges == {"upper": dg.DependencyDefinition("upper", "result")}
+
+
+def test_a_table_that_reads_ten_years_of_hours_starts_without_listing_them(
+    instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hours = dg.HourlyPartitionsDefinition("2015-01-01-00:00")
+
+    def report(context: dg.OpExecutionContext):
+        yield dg.AssetMaterialization("total", tags=_dagster.version_tags(context, dg.AssetKey("total")))
+        yield _dagster.silent_output("result")
+
+    total = _dagster.assets_definition(
+        name="total",
+        compute=_dagster.without_inputs(report),
+        spec=dg.AssetSpec("total", deps=["hours"], code_version="v1"),
+        checks=[],
+    )
+    defs = dg.Definitions([dg.AssetSpec("hours", partitions_def=hours), total], executor=threads_executor())
+    instance.report_runless_asset_event(
+        dg.AssetMaterialization("hours", partition="2020-01-01-00:00", tags={"dagster/data_version": "7"})
+    )
+    listed: list[object] = []
+    monkeypatch.setattr(
+        dg.TimeWindowPartitionsDefinition, "get_partition_keys", lambda *rest, **more: listed.append(rest)
+    )
+    (built,) = Runs(defs, instance).build("total").materializations()
+    assert (built.tags or {})["dagster/input_data_version/hours"] == "7"
+    assert not listed
