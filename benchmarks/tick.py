@@ -63,14 +63,15 @@ def t2_ticks(root: Path) -> list[Cost]:
 
 def land_everything(engine: sa.Engine, project: Project, now: datetime) -> None:
     """Write that every partition whose window is over is there, each table after what it reads."""
+    nothing = {column.name: "" if isinstance(column.type, sa.Text) else 0 for column in partitions.c}
     with engine.begin() as connection:
         for position, node in enumerate(project.nodes(), 1):
             grid = Grid.of(node.partitioning) if node.partitioning else None
             row = {
+                **nothing,
                 "table_key": node.key,
                 "event_id": position,
                 "at": now.timestamp(),
-                "run_id": "",
                 "code_version": getattr(node, "code_version", ""),
                 "as_of": position - 1,
             }

@@ -4,13 +4,20 @@ from datetime import date
 from pathlib import Path
 
 import pytest
+from benchmarks.projects import prepared
 from benchmarks.report import Figure, Settings, document
 from benchmarks.table import markdown
 
-from benchmarks import load, stock, synthetic
+from benchmarks import load, stock, synthetic, tick
 
 SMALL = synthetic.Shape(models=50, tests=300, begin=date(2026, 1, 1))
+TINY = synthetic.Shape(models=10, tests=30, sources=3, begin=date(2026, 1, 1))
 KINDS = {"not_null", "unique", "accepted_values", "relationships"}
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("work")
 
 
 @pytest.mark.parametrize("flavour", ["t2", "stock"])
@@ -54,14 +61,17 @@ def test_dbt_parses_the_small_stock_project(tmp_path: Path) -> None:
     assert (kinds.count("model"), kinds.count("test"), len(manifest["sources"])) == (50, 300, 40)
 
 
+def test_a_planner_with_all_landed_is_idle(work: Path) -> None:
+    assert len(tick.t2_ticks(prepared(TINY, "t2", work))) == tick.TICKS
+
+
 def test_a_document_has_every_figure_with_its_machine_and_versions(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    work: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    tiny = synthetic.Shape(models=10, tests=30, sources=3, begin=date(2026, 1, 1))
-    monkeypatch.setattr(load, "shape", lambda _: tiny)
+    monkeypatch.setattr(load, "shape", lambda _: TINY)
     monkeypatch.setattr(load, "LOADS", 1)
     monkeypatch.setattr(load, "WARM_UPS", 0)
-    written = json.loads(json.dumps(document(load.figures(Settings(True, tmp_path)), quick=True)))
+    written = json.loads(json.dumps(document(load.figures(Settings(True, work)), quick=True)))
     assert set(written) == {"quick", "machine", "versions", "figures"}
     assert set(written["machine"]) == {"cpu", "cores", "memory_gib", "python", "platform"}
     assert set(written["versions"]) == {"dagster", "dagster-dbt", "dbt-core", "duckdb", "t2"}
