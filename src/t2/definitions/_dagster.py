@@ -12,7 +12,7 @@ import threading
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from functools import cache, cached_property
+from functools import cache, cached_property, partial
 from typing import Any
 
 import dagster as dg
@@ -370,9 +370,8 @@ def execute_step(context: StepExecutionContext) -> Iterator[DagsterEvent]:
     loop = asyncio.new_event_loop()
     context._event_loop = loop
     if getattr(context.op_def.compute_fn, "__module__", None) == __name__:
-        context.has_asset_partitions_for_input = (  # type: ignore[method-assign, assignment]
-            lambda name: _few_partitions(context, name)
-        )
+        few = partial(_few_partitions, context)
+        context.has_asset_partitions_for_input = few  # type: ignore[method-assign]
     try:
         yield from dagster_event_sequence_for_step(context)
     finally:
