@@ -59,8 +59,9 @@ def write(engine: Engine, events: Iterable[Event]) -> None:
 
 def row_of(event: Event) -> dict[str, Any]:
     kind = STATUS_KIND[event.status] if isinstance(event, RunChanged) else KIND[type(event)]
+    data = {} if isinstance(event, RunChanged) else {"event_specific_data": data_of(event)}
     entry = {
-        "dagster_event": {"event_specific_data": data_of(event), "event_type_value": kind},
+        "dagster_event": {**data, "event_type_value": kind},
         "run_id": event.run_id,
         "timestamp": event.at,
     }
@@ -77,9 +78,7 @@ def row_of(event: Event) -> dict[str, Any]:
     }
 
 
-def data_of(event: Event) -> dict[str, Any] | None:
-    if isinstance(event, RunChanged):
-        return None
+def data_of(event: Planned | CheckPlanned | Materialized | Evaluated | Failed) -> dict[str, Any]:
     key = {"path": event.table.split("/")}
     if isinstance(event, Planned):
         return {"asset_key": key, "partition": event.partition or None, "partitions_subset": None}
