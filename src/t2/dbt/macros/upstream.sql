@@ -46,7 +46,7 @@
 {# The rows of the table itself that lie before its window: [start - lookback, start). #}
 {% macro window_of_itself() %}
   {% set told = t2.told() %}
-  {% if load_cached_relation(this) is none or (should_full_refresh() and not told) %}
+  {% if load_cached_relation(this) is none or t2.begins_anew() %}
     {% do return(t2.no_rows_of(model)) %}
   {% endif %}
   {% set own = t2.own_window() %}
@@ -57,6 +57,14 @@
     {% set window = t2.window_back(dict(own, end=own.start), t2.cut_of(model), t2.lookback_on(model, default=1)) %}
   {% endif %}
   {% do return('(select * from ' ~ this.render() ~ ' where ' ~ t2.within(model, window) ~ ')') %}
+{% endmacro %}
+
+{# Whether what is there is being replaced: by a full refresh, of which dbt's microbatch makes only the first batch so. #}
+{% macro begins_anew() %}
+  {% if t2.told() or not should_full_refresh() %}{% do return(false) %}{% endif %}
+  {% set batch = t2.window_of_batch() %}
+  {% set first = flags.EVENT_TIME_START or t2.cut_of(model).begin %}
+  {% do return(batch is none or not first or batch.start <= t2.clock_parse(first)) %}
 {% endmacro %}
 
 {# An empty relation with the documented columns: what a table reads from itself before it exists. #}
