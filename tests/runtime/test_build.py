@@ -22,7 +22,7 @@ def shape(events: list[Built | Checked]) -> list[tuple]:
     return [
         ("built", event.keys)
         if isinstance(event, Built)
-        else (event.test.kind, event.key, event.result.status)
+        else (event.test.kind, event.keys, event.result.status)
         for event in events
     ]
 

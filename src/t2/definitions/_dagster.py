@@ -6,12 +6,13 @@ Each assumption made here has its test in tests/definitions/test_dagster_assumpt
 from __future__ import annotations
 
 import asyncio
+import copy
 import ctypes
 import os
 import threading
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from functools import cache, cached_property, partial
 from typing import Any
 
@@ -508,6 +509,65 @@ def keep_engines() -> None:
             return kept[url]
 
     storage.create_engine = engine_of
+
+
+_transaction = threading.local()
+
+
+@contextmanager
+def one_transaction(instance: dg.DagsterInstance) -> Iterator[None]:
+    """Store the events of the body, in this thread, in one transaction of each SQLite file.
+
+    Stock Dagster opens four connections and commits three times for each check that it stores: 5 ms, of which
+    this leaves 1. Other databases get their events one by one.
+    """
+    from dagster._core.storage.event_log import SqliteEventLogStorage
+
+    if not isinstance(instance.event_log_storage, SqliteEventLogStorage):
+        yield
+        return
+    _share_connections()
+    with ExitStack() as stack:
+        stack.enter_context(instance.event_log_storage._db_lock)
+        _transaction.stack, _transaction.connections = stack, {}
+        try:
+            yield
+        finally:
+            del _transaction.stack, _transaction.connections
+
+
+@cache
+def _share_connections() -> None:
+    """Have SQLite's event log use the connection of this thread's transaction where there is one."""
+    from dagster._core.storage.event_log import SqliteEventLogStorage
+
+    connect = SqliteEventLogStorage._connect
+
+    @contextmanager
+    def shared(self: Any, shard: str) -> Iterator[Any]:
+        connections = getattr(_transaction, "connections", None)
+        if connections is None:
+            with connect(self, shard) as connection:
+                yield connection
+            return
+        if shard not in connections:
+            unlocked = copy.copy(self)
+            unlocked._db_lock = nullcontext()  # the transaction holds the lock, which is not reentrant
+            connections[shard] = _transaction.stack.enter_context(connect(unlocked, shard))
+        yield connections[shard]
+
+    has_table = SqliteEventLogStorage.has_table
+    present: set[tuple[str, str]] = set()
+
+    def has_table_once(self: Any, table_name: str) -> bool:
+        # Asked anew for each check, on a connection of its own.
+        place = (self._base_dir, table_name)
+        if place not in present and has_table(self, table_name):
+            present.add(place)
+        return place in present
+
+    SqliteEventLogStorage._connect = shared  # type: ignore[method-assign]
+    SqliteEventLogStorage.has_table = has_table_once  # type: ignore[method-assign]
 
 
 def execute_run(instance_ref: str, run_id: str) -> None:

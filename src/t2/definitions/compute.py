@@ -87,14 +87,15 @@ class Step:
         results = build(warm, self.node, keys, tests=self.tests, now=_now(), on_log=self._log)
         for result in results:
             if isinstance(result, Built):
-                yield from self._materializations(result, as_of)
+                with _dagster.one_transaction(self.instance):
+                    yield from self._materializations(result, as_of)
                 self.left = [key for key in self.left if key not in result.keys]
                 if self.tests:
                     targets = _dagster.check_targets(self.instance, self.asset_key, result.keys)
                 # The next partition may read this one, so what it reads is as of now.
                 as_of = _dagster.head(self.instance) if self.left else as_of
             else:
-                yield self._evaluation(result, targets.get(result.key))
+                yield from self._evaluations(result, targets)
 
     def _check(self, warm: Warm, keys: Sequence[Key]) -> Iterator[Event]:
         from t2.runtime.build import check
@@ -103,7 +104,7 @@ class Step:
         for key in keys:
             targets |= _dagster.check_targets(self.instance, self.asset_key, [key])
         for result in check(warm, self.node, keys, tests=self.tests, now=_now(), on_log=self._log):
-            yield self._evaluation(result, targets.get(result.key))
+            yield from self._evaluations(result, targets)
 
     def _log(self, level: str, text: str) -> None:
         if level == "warn":  # an error is told by the failure of the step
@@ -119,36 +120,38 @@ class Step:
                 tags=tags,
             )
 
-    def _evaluation(self, checked: Checked, target: Any) -> dg.AssetCheckEvaluation:
+    def _evaluations(self, checked: Checked, targets: Mapping[Key, Any]) -> Iterator[Event]:
         test, result = checked.test, checked.result
-        return _dagster.AssetCheckEvaluation(
-            asset_key=self.asset_key,
-            check_name=test.name,
-            passed=checked.passed,
-            partition=checked.key,
-            blocking=test.blocking,
-            severity=_severity(test, result),
-            description=None if checked.passed else result.message,
-            metadata=_test_metadata(result),
-            target_materialization_data=target,
-        )
+        metadata = _test_metadata(result, with_sql=not checked.passed or len(checked.keys) == 1)
+        with _dagster.one_transaction(self.instance):
+            for key in checked.keys:
+                yield _dagster.AssetCheckEvaluation(
+                    asset_key=self.asset_key,
+                    check_name=test.name,
+                    passed=checked.passed,
+                    partition=key,
+                    blocking=test.blocking,
+                    severity=_severity(test, result),
+                    description=None if checked.passed else result.message,
+                    metadata=metadata,
+                    target_materialization_data=targets.get(key),
+                )
 
     def _failures(self, error: T2Error, as_of: int) -> Iterator[dg.AssetObservation]:
         """Say of each partition that is not in the warehouse that the attempt at it failed."""
         if not self.builds:
             return
         assert isinstance(self.node, Table)
-        for key in self.left:
-            yield dg.AssetObservation(
-                self.asset_key,
-                partition=key,
-                metadata={
-                    "t2/error": error.message,
-                    "t2/as_of": as_of,
-                    "t2/code_version": self.node.code_version,
-                },
-                tags={"t2/failed": "true"},
-            )
+        metadata: dict[str, Any] = {
+            "t2/error": error.message,
+            "t2/as_of": as_of,
+            "t2/code_version": self.node.code_version,
+        }
+        with _dagster.one_transaction(self.instance):
+            for key in self.left:
+                yield dg.AssetObservation(
+                    self.asset_key, partition=key, metadata=metadata, tags={"t2/failed": "true"}
+                )
 
     def _failure(self, error: T2Error) -> dg.Failure:
         metadata: dict[str, Any] = {"dbt file": dg.MetadataValue.path(self.node.file)}
@@ -158,8 +161,9 @@ class Step:
 
     def _outputs(self) -> Iterator[Event]:
         assets_def = self.context.assets_def
-        for key in (*self.context.selected_asset_keys, *self.context.selected_asset_check_keys):
-            yield _dagster.silent_output(_dagster.output_name(assets_def, key))
+        with _dagster.one_transaction(self.instance):
+            for key in (*self.context.selected_asset_keys, *self.context.selected_asset_check_keys):
+                yield _dagster.silent_output(_dagster.output_name(assets_def, key))
 
     def _landed_before(self) -> set[Key]:
         """Return the partitions that the runs retried by this one built and tested to the end."""
@@ -219,14 +223,15 @@ def _built_metadata(node: Table | Source, built: Built) -> dict[str, Any]:
     return metadata
 
 
-def _test_metadata(result: NodeResult) -> dict[str, Any]:
+def _test_metadata(result: NodeResult, *, with_sql: bool) -> dict[str, Any]:
     failures = {} if result.failures is None else {"t2/failing_rows": result.failures}
-    return {**failures, **_node_metadata(result)}
+    return {**failures, **_node_metadata(result, with_sql=with_sql)}
 
 
-def _node_metadata(result: NodeResult) -> dict[str, Any]:
+def _node_metadata(result: NodeResult, *, with_sql: bool = True) -> dict[str, Any]:
+    """Describe how a node went; the SQL that many partitions share would be stored once for each."""
     metadata: dict[str, Any] = {"t2/execution_seconds": round(result.execution_seconds, 3)}
-    if result.compiled_code:
+    if with_sql and result.compiled_code:
         metadata["t2/compiled_sql"] = _sql(result.compiled_code)
     return metadata
 

@@ -10,7 +10,13 @@ from typing import Any
 
 import dagster as dg
 
-from t2.definitions._dagster import PARTITION_RANGE_END_TAG, PARTITION_RANGE_START_TAG, PARTITION_TAG
+from t2.definitions import quick_sqlite
+from t2.definitions._dagster import (
+    PARTITION_RANGE_END_TAG,
+    PARTITION_RANGE_START_TAG,
+    PARTITION_TAG,
+    keep_engines,
+)
 from t2.definitions.build import build_defs
 from t2.definitions.launcher import in_process_tags
 from t2.planning.grid import Grid
@@ -28,6 +34,9 @@ class LocalRuns:
         self._instance: dg.DagsterInstance | None = None
 
     def __enter__(self) -> LocalRuns:
+        quick_sqlite.keep_migrations()
+        keep_engines()
+        quick_sqlite.flush_at_checkpoints()
         os.environ["DAGSTER_HOME"] = str(prepare_home(Path(self.project.root)))
         self._job = build_defs(self.project).resolve_implicit_global_asset_job_def()
         self._instance = dg.DagsterInstance.get()
@@ -38,6 +47,7 @@ class LocalRuns:
     ) -> None:
         if self._instance is not None:
             self._instance.dispose()
+        quick_sqlite.close()
 
     def execute(self, step: Step) -> dict[str, Any]:
         """Execute one step; return the run's id, whether it succeeded, its seconds and its first error."""

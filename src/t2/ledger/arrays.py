@@ -6,12 +6,13 @@ failed) is little, and is worked out anew for each table that changed.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
 import numpy as np
 import sqlalchemy as sa
+from numpy.typing import NDArray
 from sqlalchemy.engine import Connection
 
 from t2.ledger.outcomes import Outcomes, TableOutcomes
@@ -32,6 +33,8 @@ _LANDINGS = sa.select(
     # Keys sort as their windows do: those from `onward` on were not over yet when the table was loaded.
     sa.or_(partitions.c.event_id > sa.bindparam("after"), partitions.c.partition >= sa.bindparam("onward")),
 )
+# A longer key is none of a grid's, cut off or not.
+_ROW = np.dtype([("partition", "U17"), ("id", "i8"), ("at", "f8"), ("code", "O"), ("as_of", "i8")])
 _NEVER = "~"  # sorts after every key
 
 
@@ -107,25 +110,22 @@ class Arrays:
             if grid is not None and count > kept:
                 onward = grid.key(kept)
         result = connection.execute(_LANDINGS, {"key": key, "after": after, "onward": onward})
-        # The driver's own tuples: SQLAlchemy's rows cost as much again, and there are millions.
-        rows = result.cursor.fetchall()
-        if rows:
-            keys, ids, ats, versions, as_ofs = zip(*rows, strict=True)
-            index = positions(grid, keys, count)
-            known = index >= 0
-            index = index[known]
-            past.landed_id[index] = np.array(ids, np.int64)[known]
-            past.landed_at[index] = np.array(ats, np.float64)[known]
-            past.as_of[index] = np.array(as_ofs, np.int64)[known]
-            past.code[index] = self._code_ids(versions)[known]
+        # From the driver's own cursor, row by row: millions of tuples at once keep the garbage collector busy.
+        rows = np.fromiter(result.cursor, _ROW)
+        if len(rows):
+            numbers = positions(grid, rows["partition"], count)
+            rows, index = rows[numbers >= 0], numbers[numbers >= 0]
+            past.landed_id[index] = rows["id"]
+            past.landed_at[index] = rows["at"]
+            past.code[index] = self._code_ids(rows["code"].tolist())
+            past.as_of[index] = rows["as_of"]
         return past
 
-    def _code_ids(self, versions: Iterable[str]) -> np.ndarray[Any, np.dtype[np.int32]]:
-        versions = list(versions)
+    def _code_ids(self, versions: Sequence[str]) -> NDArray[np.int32]:
         for version in sorted(set(versions) - self._codes.keys() - {""}):
             self._codes[version] = len(self._codes)
-        ids = {**{version: self._codes[version] for version in set(versions) - {""}}, "": UNKNOWN_CODE}
-        return np.fromiter(map(ids.__getitem__, versions), np.int32, len(versions))
+        ids = (self._codes.get(version, UNKNOWN_CODE) for version in versions)
+        return np.fromiter(ids, np.int32, len(versions))
 
     def _fill(self, key: str, past: TableState, outcomes: TableOutcomes) -> None:
         """Write what is active, blocked and failed into the arrays."""

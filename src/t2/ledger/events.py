@@ -74,7 +74,7 @@ class CheckPlanned:
 class Materialized:
     """A partition was built. `as_of` is the event's own id where the builder did not say what it read.
 
-    `fingerprint` is what a monitor saw of a source's partition, "" where it was not a monitor that reported it.
+    `fingerprint` is what a monitor saw of a source's partition, "" where somebody else reported it.
     """
 
     id: int
@@ -168,7 +168,7 @@ def _materialized(event_id: int, at: float, run_id: str, data: Mapping[str, Any]
         item["partition"] or "",
         int(metadata.get(AS_OF, event_id)),
         tags.get(DAGSTER_CODE_VERSION, ""),
-        _text(metadata.get(FINGERPRINT, "")),
+        _text(str(metadata.get(FINGERPRINT, ""))),
     )
 
 

@@ -177,16 +177,17 @@ def upstreams_of(project: Project, key: str) -> set[str]:
 
 
 def troubles_of(connection: Connection, run_ids: Collection[str]) -> dict[str, dict[str, bool]]:
-    """Return, by run, the tables that it left undone or saw blocked; True if it said that one failed."""
+    """Return, by run, the tables that it left undone or saw blocked; True if it said of one why."""
     troubles: dict[str, dict[str, bool]] = defaultdict(dict)
-    query = sa.select(targets.c.run_id, targets.c.table_key, sa.func.max(targets.c.failed_id)).group_by(
+    failed_id = sa.func.max(sa.case((incomplete, targets.c.failed_id), else_=0))
+    query = sa.select(targets.c.run_id, targets.c.table_key, failed_id).group_by(
         targets.c.run_id, targets.c.table_key
     )
     for chunk in chunks(run_ids):
         trouble = sa.or_(incomplete, targets.c.blocked_id > 0)
         rows: Iterable[Any] = connection.execute(query.where(targets.c.run_id.in_(chunk), trouble))
-        for run_id, key, failed_id in rows:
-            troubles[run_id][key] = failed_id > 0
+        for run_id, key, failed in rows:
+            troubles[run_id][key] = failed > 0
     return troubles
 
 

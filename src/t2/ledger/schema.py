@@ -10,7 +10,7 @@ from __future__ import annotations
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-VERSION = 1
+VERSION = 2
 
 metadata = sa.MetaData()
 

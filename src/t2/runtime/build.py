@@ -45,13 +45,14 @@ class Built:
 
 @dataclass(frozen=True)
 class Checked:
-    """A test was evaluated for one partition, or for the whole table with the key None.
+    """A test was evaluated on partitions, or on the whole of a table with the keys (None,).
 
-    `passed` is False for a warning too, and for a test whose SQL fails; `result.status` tells them apart.
+    Several keys: one look at all of them proved each. `passed` is False for a warning too, and for a test
+    whose SQL fails; `result.status` tells them apart.
     """
 
     test: Test
-    key: Key
+    keys: tuple[Key, ...]
     passed: bool
     result: NodeResult
 
@@ -127,16 +128,16 @@ def _test(
     for test in tests:
         if not test.per_partition or keys[0] is None:
             result = warm.run(test.unique_id, on_log=on_log)
-            yield from (Checked(test, key, result.ok, result) for key in keys)
+            yield Checked(test, keys, result.ok, result)
             continue
         if test.row_wise and len(keys) > 1:
             result = _test_range(warm, node, test, keys, on_log)
             if result.ok:
-                yield from (Checked(test, key, True, result) for key in keys)
+                yield Checked(test, keys, True, result)
                 continue
         for key in keys:
             result = _test_range(warm, node, test, (key,), on_log)
-            yield Checked(test, key, result.ok, result)
+            yield Checked(test, (key,), result.ok, result)
 
 
 def _test_range(
