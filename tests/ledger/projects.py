@@ -149,7 +149,8 @@ def _ended(project: Project, events: Sequence[Event], run_id: str, key: str, par
         raise AssertionError("a run ended twice")
     if end.status == "canceled":
         return [(end.id, end.at, end.id, "", "canceled")]
-    if any(isinstance(e, Failed) and e.table == key for e in own):
+    said = {event.partition for event in own if isinstance(event, Failed) and event.table == key}
+    if not all(_complete(events, run_id, key, other) for other in said):
         return []
     reads = {edge.key for edge in project.tables[key].upstreams} - {key} if key in project.tables else set()
     for other in own:

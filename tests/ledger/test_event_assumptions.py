@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from dagster._core.definitions.asset_checks.asset_check_evaluation import AssetCheckEvaluation
 from dagster._core.events import DagsterEvent
 from dagster._core.instance.ref import InstanceRef
-from tests.ledger.event_log import row_of
+from tests.ledger.event_log import content, row_of
 
 from t2.ledger.events import (
     KINDS,
@@ -179,6 +179,8 @@ def test_the_tests_write_what_dagster_writes(home: Path) -> None:
 
 def part_of(written: Any, real: Any, path: str = "") -> list[str]:
     """Return where the first value says something that the second does not."""
+    if not written and not real:  # Dagster writes null where there are no tags
+        return []
     if isinstance(written, dict) and isinstance(real, dict):
         return [
             problem
@@ -227,6 +229,9 @@ def test_sqlite_deletes_a_wiped_tables_events_and_keeps_the_wipes_moment(tmp_pat
         dg.materialize([plain], instance=instance)
         ledger.follow()
         assert ledger.landing("s/plain") is not None
+        followed = content(ledger)
+        ledger.rebuild()
+        assert content(ledger) == followed
 
 
 def test_deleting_a_queued_run_forgets_it(tmp_path: Path) -> None:
@@ -275,6 +280,7 @@ def test_dagster_on_postgres_is_followed(tmp_path: Path, postgres: str) -> None:
         instance.wipe_assets([dg.AssetKey(["s", "plain"])])
         ledger.follow()
         assert ledger.landing("s/plain") is None
+        followed = content(ledger)
         ledger.rebuild()
-        assert ledger.landing("s/plain") is None
+        assert content(ledger) == followed
         assert ledger.landing(TABLE, FIRST) == landing

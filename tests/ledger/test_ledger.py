@@ -50,7 +50,9 @@ def test_only_changed_tables_are_new_objects(url: str) -> None:
     assert first.changed == {"s/raw", "s/a", "s/b", "s/whole"}
     again = ledger.state(PROJECT, NOW)
     assert (again.changed, again.tables["s/a"]) == (frozenset(), first.tables["s/a"])
+    assert not ledger.has_news()
     write(sa.create_engine(url), [landed(3, partition="2024-01-02")])
+    assert ledger.has_news()
     ledger.follow()
     after = ledger.state(PROJECT, NOW)
     assert after.changed == {"s/a"}
@@ -204,10 +206,11 @@ def test_ids_that_commit_late_on_postgres_are_not_missed(postgres: str) -> None:
         assert ledger.follow() == 1
         assert (ledger.cursor, ledger.follow()) == (1, 0)
         assert ledger.state(PROJECT, NOW).tables["s/a"].landed_id.tolist() == [1, 0, 3]
+        assert ledger.has_news()  # the head is known, but something below it may come
         restarted = Ledger(postgres)
         assert (restarted.follow(), restarted.cursor) == (1, 1)
         slow.commit()
-    assert (ledger.follow(), ledger.cursor, ledger.follow()) == (1, 3, 0)
+    assert (ledger.follow(), ledger.cursor, ledger.follow(), ledger.has_news()) == (1, 3, 0, False)
     assert (restarted.follow(), restarted.cursor) == (0, 3)
     assert ledger.state(PROJECT, NOW).tables["s/a"].landed_id.tolist() == [1, 2, 3]
 

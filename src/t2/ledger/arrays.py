@@ -110,8 +110,9 @@ class Arrays:
             if grid is not None and count > kept:
                 onward = grid.key(kept)
         result = connection.execute(_LANDINGS, {"key": key, "after": after, "onward": onward})
-        # From the driver's own cursor, row by row: millions of tuples at once keep the garbage collector busy.
-        rows = np.fromiter(result.cursor, _ROW)
+        # Row by row from the driver's own cursor: millions of tuples at once keep the garbage collector busy.
+        cursor: Any = result.cursor
+        rows = np.fromiter(cursor, _ROW)
         if len(rows):
             numbers = positions(grid, rows["partition"], count)
             rows, index = rows[numbers >= 0], numbers[numbers >= 0]

@@ -65,6 +65,13 @@ class Ledger:
         with self.engine.begin() as connection:
             return log.head(connection)
 
+    def has_news(self) -> bool:
+        """Whether the log may hold something that this process has not applied; cheap, for whoever polls.
+
+        With PostgreSQL that is also so while an id below the head is missing. Wipes do not show.
+        """
+        return bool(self._tail.gaps) or self.head() != self._tail.seen
+
     def follow(self, limit: int = 5000, on_page: Callable[[int, int], None] | None = None) -> int:
         """Catch up with the log in pages of `limit` rows; return how many rows were new.
 
