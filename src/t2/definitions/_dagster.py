@@ -511,41 +511,51 @@ def keep_engines() -> None:
     storage.create_engine = engine_of
 
 
-_transaction = threading.local()
+_buffer = threading.local()
 
 
 @contextmanager
 def one_transaction(instance: dg.DagsterInstance) -> Iterator[None]:
-    """Store the events of the body, in this thread, in one transaction of each SQLite file.
+    """Store the events of the body, in this thread, at its end and in one transaction of each SQLite file.
 
     Stock Dagster opens four connections and commits three times for each check that it stores: 5 ms, of which
     this leaves 1. Other databases get their events one by one.
     """
     from dagster._core.storage.event_log import SqliteEventLogStorage
 
-    if not isinstance(instance.event_log_storage, SqliteEventLogStorage):
+    storage = instance.event_log_storage
+    if not isinstance(storage, SqliteEventLogStorage):
         yield
         return
-    _share_connections()
-    with ExitStack() as stack:
-        stack.enter_context(instance.event_log_storage._db_lock)
-        _transaction.stack, _transaction.connections = stack, {}
-        try:
-            yield
-        finally:
-            del _transaction.stack, _transaction.connections
+    store_event = _buffered_store()
+    events: list[Any] = []
+    _buffer.events = events
+    try:
+        yield
+    finally:
+        del _buffer.events
+        # Not before: another thread that logs holds the logger's lock and waits for the storage's.
+        with storage._db_lock, ExitStack() as stack:
+            _buffer.connections, _buffer.stack = {}, stack
+            try:
+                for event in events:
+                    store_event(storage, event)
+            finally:
+                del _buffer.connections, _buffer.stack
 
 
 @cache
-def _share_connections() -> None:
-    """Have SQLite's event log use the connection of this thread's transaction where there is one."""
+def _buffered_store() -> Callable[[Any, Any], None]:
+    """Have SQLite's event log keep events for this thread's transaction; return how it stores one."""
     from dagster._core.storage.event_log import SqliteEventLogStorage
 
-    connect = SqliteEventLogStorage._connect
+    connect, has_table = SqliteEventLogStorage._connect, SqliteEventLogStorage.has_table
+    store_event = SqliteEventLogStorage.store_event
+    present: set[tuple[str, str]] = set()
 
     @contextmanager
-    def shared(self: Any, shard: str) -> Iterator[Any]:
-        connections = getattr(_transaction, "connections", None)
+    def shared_connect(self: Any, shard: str) -> Iterator[Any]:
+        connections = getattr(_buffer, "connections", None)
         if connections is None:
             with connect(self, shard) as connection:
                 yield connection
@@ -553,11 +563,15 @@ def _share_connections() -> None:
         if shard not in connections:
             unlocked = copy.copy(self)
             unlocked._db_lock = nullcontext()  # the transaction holds the lock, which is not reentrant
-            connections[shard] = _transaction.stack.enter_context(connect(unlocked, shard))
+            connections[shard] = _buffer.stack.enter_context(connect(unlocked, shard))
         yield connections[shard]
 
-    has_table = SqliteEventLogStorage.has_table
-    present: set[tuple[str, str]] = set()
+    def keep_event(self: Any, event: Any) -> None:
+        events = getattr(_buffer, "events", None)
+        if events is None:
+            store_event(self, event)
+        else:
+            events.append(event)
 
     def has_table_once(self: Any, table_name: str) -> bool:
         # Asked anew for each check, on a connection of its own.
@@ -566,8 +580,10 @@ def _share_connections() -> None:
             present.add(place)
         return place in present
 
-    SqliteEventLogStorage._connect = shared  # type: ignore[method-assign]
+    SqliteEventLogStorage._connect = shared_connect  # type: ignore[method-assign]
+    SqliteEventLogStorage.store_event = keep_event  # type: ignore[method-assign]
     SqliteEventLogStorage.has_table = has_table_once  # type: ignore[method-assign]
+    return store_event
 
 
 def execute_run(instance_ref: str, run_id: str) -> None:
