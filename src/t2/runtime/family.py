@@ -30,7 +30,7 @@ from typing import Any
 
 from t2.errors import ConfigError, T2Error
 from t2.runtime import guard
-from t2.runtime.home import Home, only_family, open_home, uses_worker
+from t2.runtime.home import Home, has_storage, only_family, open_home, uses_worker
 from t2.runtime.supervised import Child, Program
 
 TICK_SECONDS = 0.1
@@ -106,11 +106,21 @@ class Family:
             "DAGSTER_DISABLE_TELEMETRY": "1",
             "PYTHONUNBUFFERED": "1",
         }
+        if not has_storage(self.home):
+            self._make_storage(environ)
         self._children = [
             Child(program, self.home, environ, self._report, self._guard.follow)
             for program in self._programs(sockets / "code")
         ]
         self._supervisor.start()
+
+    def _make_storage(self, environ: Mapping[str, str]) -> None:
+        """Have one process make Dagster's tables before several open them."""
+        command = [sys.executable, "-m", "t2.definitions.storage"]
+        made = subprocess.run(command, env=dict(environ), capture_output=True, text=True, check=False)
+        if made.returncode:
+            last = "\n".join(made.stderr.rstrip().splitlines()[-12:])
+            raise T2Error(f"Dagster's storage cannot be made:\n{last}", where=str(self.home.config))
 
     def _make_sockets(self) -> Path:
         """Make the short private directory of the code server's socket, and remove a killed family's."""

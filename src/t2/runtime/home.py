@@ -12,10 +12,13 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import sqlite3
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+
+import yaml
 
 from t2.errors import ConfigError
 
@@ -152,6 +155,23 @@ def prepare_home(project_dir: Path) -> Path:
 def uses_worker(home: Home) -> bool:
     """Whether dagster.yaml names T2's launcher, so that a warm worker is of use."""
     return "T2RunLauncher" in home.config.read_text()
+
+
+def has_storage(home: Home) -> bool:
+    """Whether Dagster's SQLite files were made to the end; True for a storage that is none of SQLite's."""
+    config = yaml.safe_load(home.config.read_text()) or {}
+    storage = config.get("storage") or {"sqlite": {"base_dir": str(home.dagster)}}
+    base = (storage.get("sqlite") or {}).get("base_dir")
+    if not isinstance(base, str):
+        return True
+    last = Path(base) / "schedules" / "schedules.db"  # the one that Dagster makes last
+    if not last.exists():
+        return False
+    with closing(sqlite3.connect(last)) as connection:
+        try:
+            return bool(connection.execute("select 1 from alembic_version").fetchall())
+        except sqlite3.OperationalError:
+            return False
 
 
 def _write_missing(path: Path, text: str) -> None:
