@@ -49,7 +49,10 @@ def load(project_dir: Path, profiles_dir: Path | None, target: str | None) -> Pr
     """Load the project, saying so when it takes long because dbt has to parse it."""
     from t2.runtime.parsing import load_project
 
-    return load_project(project_dir, profiles_dir=profiles_dir, target=target)
+    def on_parse() -> None:
+        click.echo("dbt parses the project …", err=True)
+
+    return load_project(project_dir, profiles_dir=profiles_dir, target=target, on_parse=on_parse)
 
 
 def open_ledger(project: Project) -> Ledger:
@@ -65,8 +68,7 @@ def current_plan(project: Project, ledger: Ledger, now: datetime | None = None) 
     """Catch the ledger up with the event log and plan as the planner would at this moment."""
     from t2.planning.planner import plan
 
-    while ledger.follow():
-        pass
+    ledger.follow()
     now = now or datetime.now(timezone.utc)
     return plan(project, ledger.state(project, now), now)
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from t2.cli.options import format_option, project_options
+from t2.cli.options import format_option, load, project_options
 
 if TYPE_CHECKING:
     from t2.project.model import Partitioning, Project, Source, Table
@@ -26,13 +26,8 @@ SHOWN = 3
 @format_option
 def command(project_dir: Path, profiles_dir: Path | None, target: str | None, output: str) -> None:
     """Print every table and source as T2 understands it: partitions, upstream windows, tests, owners."""
-    from t2.runtime.parsing import load_project
-
-    def say() -> None:
-        click.echo("dbt parses the project …", err=True)
-
     started = time.perf_counter()
-    project = load_project(project_dir, profiles_dir=profiles_dir, target=target, on_parse=say)
+    project = load(project_dir, profiles_dir, target)
     seconds = time.perf_counter() - started
     click.echo(
         _as_json(project) if output == "json" else f"{_as_text(project)}\n\n{_counts(project, seconds)}"

@@ -44,8 +44,7 @@ class Monitors:
         warm = Warm.of(self.project)
         with warehouse.session(warm):
             seen = {source.key: monitors.look(warm, source, now=now) for source in sources}
-        while self.ledger.follow():
-            pass
+        self.ledger.follow()
         for source in sources:
             known = self.ledger.fingerprints(source.key)
             for key, fingerprint in seen[source.key].items():

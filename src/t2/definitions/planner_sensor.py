@@ -26,19 +26,15 @@ class Planner:
         self.project = project
         self.ledger = ledger
         self._plan: Plan | None = None
-        self._cursor = -1
 
     def look(self, now: datetime) -> Plan | None:
         """Return a new plan, or None when nothing can have changed since the last one."""
-        head = self.ledger.head()
         settled = (
             self._plan is not None and not self._plan.requests and now.timestamp() < self._plan.next_change
         )
-        if settled and head == self._cursor:
+        if settled and not self.ledger.has_news():
             return None
-        while self.ledger.follow():
-            pass
-        self._cursor = head
+        self.ledger.follow()
         self._plan = plan(self.project, self.ledger.state(self.project, now), now)
         return self._plan
 
