@@ -30,8 +30,6 @@ OUTSIDE = {
     "explain": {"dagster", "dbt", "sqlalchemy"},
     "runtime": {"dagster"},
 }
-# The worker is the process that runs Dagster's runs: it loads the code location it is told to.
-EXCEPTIONS = {("runtime/worker.py", "dagster"), ("runtime/worker.py", "definitions")}
 PRIVATE = {
     "definitions/_dagster.py": re.compile(r"^dagster(_\w+)?\._"),
     "runtime/_dbt.py": re.compile(r"^dbt(_common)?\.(?!cli\.main$)"),
@@ -57,12 +55,10 @@ def test_imports_point_down_only(path: Path) -> None:
     package = path.relative_to(SOURCE).parts[0].removesuffix(".py")
     for imported in imports(path):
         top, *rest = imported.split(".")
-        if top == "t2" and rest and (name, rest[0]) not in EXCEPTIONS:
+        if top == "t2" and rest:
             assert rest[0] == package or rest[0] in ALLOWED[package], f"{name} imports {imported}"
-        if (name, top) not in EXCEPTIONS:
-            assert top not in OUTSIDE.get(package, set()) or name in PRIVATE or imported == "dbt.cli.main", (
-                f"{name} imports {imported}"
-            )
+        allowed = name in PRIVATE or imported == "dbt.cli.main"
+        assert allowed or top not in OUTSIDE.get(package, set()), f"{name} imports {imported}"
 
 
 @pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(SOURCE)))
