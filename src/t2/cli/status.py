@@ -13,8 +13,10 @@ from t2.cli.options import current_plan, find_table, format_option, load, open_l
 
 if TYPE_CHECKING:
     from t2.explain.status import TableStatus
+    from t2.ledger.history import ActiveRun
 
 BAD = {"failed", "blocked"}
+FOLD = 10
 
 
 @click.command(epilog="Example:  t2 status fct_flights_daily")
@@ -56,8 +58,19 @@ def command(
         click.echo(json.dumps({"tables": [row.to_json() for row in rows], "runs": runs_json}, indent=2))
     else:
         click.echo(render(rows))
-        click.echo(f"\n{len(runs)} run{'s' if len(runs) != 1 else ''} active" if runs else "\nnothing runs")
+        click.echo("\n" + render_runs(runs))
     ctx.exit(1 if any(BAD & set(row.outcomes) for row in rows) else 0)
+
+
+def render_runs(runs: Sequence[ActiveRun]) -> str:
+    """Return one line a run that is queued or running; lists fold at ten."""
+    if not runs:
+        return "nothing runs"
+    lines = [
+        f"run {run.run_id[:8]} {run.status}: {', '.join(run.tables)} ({run.partitions} partitions)"
+        for run in runs[:FOLD]
+    ]
+    return "\n".join([*lines, f"and {len(runs) - FOLD} more"] if len(runs) > FOLD else lines)
 
 
 def render(rows: Sequence[TableStatus]) -> str:
