@@ -39,7 +39,7 @@ NOT_COPIED = ("target", "logs", "dbt_packages", ".t2", "*.duckdb*", "__pycache__
 T2 = "from t2.cli import main; main()"
 DBT = "import sys; from dbt.cli.main import dbtRunner; sys.exit(not dbtRunner().invoke(sys.argv[1:]).success)"
 LOOK_SECONDS = 0.3
-LAND_SECONDS = 120
+LAND_SECONDS = 240
 
 SPEC = importlib.util.spec_from_file_location("nycflights_feed", EXAMPLE / "feed.py")
 feed = importlib.util.module_from_spec(SPEC)
