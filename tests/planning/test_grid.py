@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from datetime import datetime, timedelta, timezone
 
 import numpy as np
 import pytest
@@ -64,6 +64,13 @@ def test_windows_are_those_of_a_calendar(partitioning: Partitioning) -> None:
     assert grid.boundaries(count).tolist() == [epoch(expected[0][0]), *(epoch(end) for _, end in expected)]
     assert grid.window(3) == expected[3]
     assert grid.window(1, 3) == (expected[1][0], expected[3][1])
+
+
+def test_a_begin_that_names_the_second_of_two_midnights_starts_at_the_first() -> None:
+    # Regression: values that differ in `fold` only are equal, so the first one made decided for all.
+    begin = datetime(2018, 11, 1, fold=1)
+    grid = Grid.of(Partitioning(Grain.MONTH, begin, "at", "America/Havana"))
+    assert grid.window(24)[0] == datetime(2020, 11, 1, 4, tzinfo=timezone.utc)
 
 
 @settings(max_examples=60, deadline=None)

@@ -190,4 +190,5 @@ def test_parse_prints_everything_as_json(project: Project) -> None:
         "begin": "2024-01-02T00:00:00",
         "event_time": "day",
         "timezone": "Europe/Berlin",
+        "end": None,
     }

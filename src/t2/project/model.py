@@ -33,7 +33,8 @@ def floor(grain: Grain, wall: datetime) -> datetime:
     """Return the start of the window that holds a naive wall time; weeks start on Monday."""
     if grain is Grain.HOUR:
         return wall.replace(minute=0, second=0, microsecond=0)
-    day = wall.replace(hour=0, minute=0, second=0, microsecond=0)
+    # A midnight that comes twice is the first one; `fold` is no part of a key.
+    day = wall.replace(hour=0, minute=0, second=0, microsecond=0, fold=0)
     if grain is Grain.WEEK:
         return day - timedelta(days=day.weekday())
     if grain is Grain.MONTH:
