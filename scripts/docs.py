@@ -18,7 +18,8 @@ HEAD = """\
 <!-- Made from the commands' own help by `python scripts/docs.py`; do not edit. -->
 
 Data goes to stdout, progress and errors to stderr. Exit codes: 0 fine, 1 found something (a failed
-table, a partition that waits), 2 could not do it. `--debug` before the command prints the traceback of an error.
+table, a partition that waits), 2 could not do it. `--debug` before the command prints the traceback
+of an error.
 """
 
 
