@@ -240,18 +240,17 @@ class Dev:
         self.process.send_signal(signal.SIGINT)
         self.process.wait(20)
 
-    def kill(self, role: str) -> str:
-        """Kill a process by what it is for and say which it was; the supervisor is started again."""
+    def kill(self, role: str) -> float:
+        """Kill a process by what it is for, and return when; a killed supervisor is started again."""
         if role == "supervisor":
             self.process.kill()
+            killed_at = time.time()
             self.process.wait()
             self.start()
-            return "started again"
-        pids = self.runs() if role == "run" else self.children(role)
-        if not pids:
-            return "there was none"
+            return killed_at
+        pids = until(lambda: self.runs() if role == "run" else self.children(role), 60)
         os.kill(pids[0], signal.SIGKILL)
-        return str(pids[0])
+        return time.time()
 
     def runs(self) -> list[int]:
         """The processes that execute runs."""
