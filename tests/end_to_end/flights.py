@@ -230,8 +230,12 @@ class Dev:
             self.process = subprocess.Popen(
                 command, env=environ(), stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT
             )
-        until(lambda: "Ctrl-C ends it" in self.text()[begin:] or self.process.poll() is not None, 60)
-        assert self.process.poll() is None, self.text()
+        try:
+            until(lambda: "Ctrl-C ends it" in self.text()[begin:] or self.process.poll() is not None, 60)
+            assert self.process.poll() is None, self.text()
+        except AssertionError:
+            self.process.kill()
+            raise
 
     def text(self) -> str:
         return self.log.read_text()
