@@ -55,7 +55,9 @@ def command(
         environ=environ,
         report=click.echo,
     )
-    click.echo(f"{family.home.project}  configuration {family.home.config}  logs {family.home.logs}")
+    click.echo(f"project        {family.home.project}")
+    click.echo(f"configuration  {family.home.config}")
+    click.echo(f"logs           {family.home.logs}")
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _interrupt)
     started = time.monotonic()
@@ -84,7 +86,7 @@ def _wait(family: Any) -> None:
     while True:
         try:
             family.wait_ready(timeout=10)
-        except T2Error as error:
-            click.echo(f"  {error.message}")
+        except T2Error:
+            click.echo(f"still starting: {', '.join(family.starting)}")
         else:
             return

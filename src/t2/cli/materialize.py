@@ -69,21 +69,38 @@ def _span(
         return (0, 0)
     if partition and (start or end):
         raise ConfigError("--partition and --from/--to were both given", hint="use one of them")
-    if partition:
-        index = find_partition(project, key, partition)
-        return (index, index)
-    if not start:
+    if end and not start:
+        raise ConfigError("--to was given without --from", hint="add --from with the first partition")
+    grid = Grid.of(partitioning)
+    due = grid.count(now)
+    if not due:
+        raise ConfigError(f"no partition of {key} is over yet; the first is {grid.key(0)}")
+    first = partition or start
+    if not first:
         raise ConfigError(
             f"{key} has {partitioning.grain.value} partitions, and none was asked for",
-            hint=f"add --partition {Grid.of(partitioning).key(0)}, or --from and --to",
+            hint=f"add --partition {grid.key(due - 1)}, or --from and --to",
         )
-    first = find_partition(project, key, start)
-    last = find_partition(project, key, end) if end else Grid.of(partitioning).count(now) - 1
-    if last < first:
+    low = _due(project, key, first, due)
+    high = low if partition else _due(project, key, end, due) if end else due - 1
+    if high < low:
+        raise ConfigError(f"the range from {start} to {end} holds no partition", hint="swap --from and --to")
+    return (low, high)
+
+
+def _due(project: Project, key: str, partition: str, due: int) -> int:
+    """Return the number of a partition; ConfigError unless it is one of the `due` whose window is over."""
+    from t2.planning.grid import Grid
+
+    index = find_partition(project, key, partition)
+    partitioning = project.tables[key].partitioning
+    if index >= due and partitioning is not None:
+        grid = Grid.of(partitioning)
         raise ConfigError(
-            f"the range from {start} to {end or 'now'} holds no partition", hint="swap --from and --to"
+            f"{key} {partition} is not over yet: its window ends {grid.window(index)[1]:%Y-%m-%d %H:%M %Z}",
+            hint=f"the newest partition that is over is {grid.key(due - 1)}",
         )
-    return (first, last)
+    return index
 
 
 def _run(project: Project, todo: list[Step], *, quiet: bool) -> list[dict[str, object]]:
@@ -94,17 +111,21 @@ def _run(project: Project, todo: list[Step], *, quiet: bool) -> list[dict[str, o
     with LocalRuns(project) as runs:
         for number, step in enumerate(todo, 1):
             name = _name(project, step)
-            if any(upstream.key in broken for upstream in project.tables[step.tables[0]].upstreams):
-                result: dict[str, object] = {"step": name, "success": False, "error": "an upstream failed"}
-            else:
-                if not quiet:
-                    click.echo(f"[{number}/{len(todo)}] {name} ...", err=True)
-                result = {"step": name, **runs.execute(step)}
-            if not result["success"]:
+            upstreams = {up.key for table in step.tables for up in project.tables[table].upstreams}
+            if culprits := sorted(broken & upstreams):
+                error = f"skipped: {', '.join(culprits)} has not landed"
+                results.append({"step": name, "success": False, "error": error})
+                if not quiet and broken.isdisjoint(step.tables):  # one line a table
+                    click.echo(f"skipped {', '.join(step.tables)}: {', '.join(culprits)} has not landed")
                 broken.update(step.tables)
-            results.append(result)
+                continue
             if not quiet:
-                click.echo(_line(result))
+                click.echo(f"[{number}/{len(todo)}] {name} ...", err=True)
+            results.append({"step": name, **runs.execute(step)})
+            if not results[-1]["success"]:
+                broken.update(step.tables)
+            if not quiet:
+                click.echo(_line(results[-1]))
     return results
 
 

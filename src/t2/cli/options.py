@@ -13,8 +13,10 @@ import click
 from t2.errors import NotFound
 
 if TYPE_CHECKING:
+    from t2.ledger.history import ActiveRun
     from t2.ledger.ledger import Ledger
     from t2.planning.planner import Plan
+    from t2.planning.state import State
     from t2.project.model import Project, Source, Table
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -55,16 +57,58 @@ def load(project_dir: Path, profiles_dir: Path | None, target: str | None) -> Pr
     return load_project(project_dir, profiles_dir=profiles_dir, target=target, on_parse=on_parse)
 
 
-def open_ledger(project: Project) -> Ledger:
-    """Open the ledger of the project's Dagster instance (DAGSTER_HOME, else .t2 in the project)."""
+class NothingYet:
+    """The ledger of a project that nothing was ever run for: Dagster has not made its event log yet."""
+
+    def follow(self) -> int:
+        """There is nothing to catch up with."""
+        return 0
+
+    def state(self, project: Project, now: datetime) -> State:
+        """Return the state in which nothing has landed."""
+        from t2.planning.grid import Grid
+        from t2.planning.state import State, TableState
+
+        cuts = {node.key: node.partitioning for node in project.nodes()}
+        counts = {key: Grid.of(cut).count(now) if cut else 1 for key, cut in cuts.items()}
+        return State({key: TableState.empty(count) for key, count in counts.items()})
+
+    def active_runs(self) -> list[ActiveRun]:
+        """Return no runs."""
+        return []
+
+    def failure(self, key: str, partition: str) -> str | None:
+        """Return no error."""
+        return None
+
+    def failed_checks(self, key: str, partition: str) -> list[str]:
+        """Return no checks."""
+        return []
+
+    def run_of(self, key: str, partition: str) -> str | None:
+        """Return no run."""
+        return None
+
+
+def open_ledger(project: Project) -> Ledger | NothingYet:
+    """Open the ledger of the project's Dagster instance (DAGSTER_HOME, else .t2 in the project).
+
+    Says so when the instance is the project's own and no `t2 dev` runs: nothing is built then.
+    """
     from t2.ledger.ledger import Ledger
     from t2.ledger.storage import locate
-    from t2.runtime.home import dagster_home
+    from t2.runtime.home import home_of, running_family
 
-    return Ledger(locate(dagster_home(Path(project.root))))
+    home = home_of(Path(project.root))
+    url = locate(home.dagster)
+    if home.dagster == home.state and running_family(home) is None:
+        click.echo("t2 dev does not run; nothing is built until it does", err=True)
+    if url.get_backend_name() == "sqlite" and not Path(url.database or "").exists():
+        return NothingYet()
+    return Ledger(url)
 
 
-def current_plan(project: Project, ledger: Ledger, now: datetime | None = None) -> Plan:
+def current_plan(project: Project, ledger: Ledger | NothingYet, now: datetime | None = None) -> Plan:
     """Catch the ledger up with the event log and plan as the planner would at this moment."""
     from t2.planning.planner import plan
 

@@ -13,7 +13,7 @@ from t2.errors import ConfigError
 KEPT = {"dagster.yaml", ".gitignore"}
 
 
-@click.command()
+@click.command(epilog="Examples:  t2 reset | t2 reset --yes --warehouse")
 @click.option("--yes", "-y", is_flag=True, help="Do not ask.")
 @click.option("--warehouse", is_flag=True, help="Delete the project's DuckDB file as well.")
 @project_options

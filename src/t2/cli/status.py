@@ -67,7 +67,7 @@ def render_runs(runs: Sequence[ActiveRun]) -> str:
     if not runs:
         return "nothing runs"
     lines = [
-        f"run {run.run_id[:8]} {run.status}: {', '.join(run.tables)} ({run.partitions} partitions)"
+        f"run {run.run_id[:8]} {run.status}: {', '.join(run.tables)} ({_partitions(run)})"
         for run in runs[:FOLD]
     ]
     return "\n".join([*lines, f"and {len(runs) - FOLD} more"] if len(runs) > FOLD else lines)
@@ -94,3 +94,8 @@ def render(rows: Sequence[TableStatus]) -> str:
         for line in (header, *cells)
     )
     return "\n".join(line.rstrip() for line in lines)
+
+
+def _partitions(run: ActiveRun) -> str:
+    count = -(-run.partitions // max(len(run.tables), 1))  # the ledger counts (table, partition)
+    return f"{count} partition{'' if count == 1 else 's'}"

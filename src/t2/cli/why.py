@@ -19,7 +19,7 @@ from t2.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from t2.explain.why import Answer
+    from t2.explain.why import Answer, Cause
 
 
 @click.command(epilog="Example:  t2 why fct_flights_daily 2013-01-09")
@@ -59,9 +59,14 @@ def render(answer: Answer) -> str:
     if answer.causes and not (len(answer.causes) == 1 and answer.causes[0].table == answer.table):
         lines += ["", "Root causes:" if len(answer.causes) > 1 else "Root cause:"]
         for cause in answer.causes:
-            owner = f" · owner: {cause.owner}" if cause.owner else ""
+            owner = f" · owner: {_owner(cause)}" if cause.owner else ""
             lines.append(f"  {cause.text}{owner} · {cause.clears}")
     elif answer.causes:
         cause = answer.causes[0]
-        lines += ["", f"  owner: {cause.owner or 'nobody'} · {cause.clears}"]
+        lines += ["", f"  owner: {_owner(cause)} · {cause.clears}"]
     return "\n".join(lines)
+
+
+def _owner(cause: Cause) -> str:
+    """Return the owner as people call it: Dagster's prefix of a team says nothing to them."""
+    return cause.owner.replace("team:", "") if cause.owner else "nobody"

@@ -24,6 +24,9 @@ from t2.planning.selection import Step
 from t2.project.model import Project
 from t2.runtime.home import prepare_home
 
+# Dagster's console logger writes every event to stderr; the command says itself what it does.
+QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
+
 
 class LocalRuns:
     """Executes steps one after the other; the instance is the one that `t2 dev` uses."""
@@ -61,6 +64,7 @@ class LocalRuns:
                 **in_process_tags(),
                 "t2/why": "asked for on the command line",
             },
+            run_config=QUIET,
             raise_on_error=False,
         )
         return {
@@ -89,5 +93,17 @@ def _error(result: dg.ExecuteInProcessResult) -> str | None:
             data = event.step_failure_data
             if data.user_failure_data and data.user_failure_data.description:
                 return data.user_failure_data.description
-            return data.error.message.strip() if data.error else "the step failed"
+            if failed := [check for check in result.get_asset_check_evaluations() if _blocks(check)]:
+                return "\n".join(f"{check.check_name}: {check.description}" for check in failed)
+            # Dagster wraps what was raised in an error that says in which op.
+            error = (data.error.cause or data.error) if data.error else None
+            return (
+                error.message.removeprefix(f"t2.errors.{error.cls_name}: ").strip()
+                if error
+                else "the step failed"
+            )
     return None if result.success else "the run failed before its first step"
+
+
+def _blocks(check: dg.AssetCheckEvaluation) -> bool:
+    return not check.passed and bool(check.blocking) and check.severity is dg.AssetCheckSeverity.ERROR

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
@@ -11,10 +12,13 @@ from t2.planning.grid import Grid
 from t2.planning.inputs import window_of
 from t2.planning.planner import Plan
 from t2.planning.reasons import outcome_of, verdict
+from t2.planning.state import UNKNOWN_CODE
 from t2.planning.verdict import Outcome, Reason
 from t2.project.model import Source, Table
 
 FOLD = 10
+# "Runtime Error in model fct_orders (models/fct_orders.sql)"
+DBT_HEAD = re.compile(r"\w+ Error in \w+ \S+ \(.*\)$")
 
 
 class Facts(Protocol):
@@ -109,7 +113,15 @@ def _proof(plan: Plan, facts: Facts, key: str, index: int) -> str:
     run = facts.run_of(key, label(plan, key, index) or "")
     by = f" by run {run[:8]}" if run else ""
     landed = f"landed {_time(float(past.landed_at[index]))}{by}"
-    return landed if isinstance(plan.project.node(key), Source) else f"{landed}, and no input changed since"
+    node = plan.project.node(key)
+    if isinstance(node, Source):
+        return landed
+    if past.failed_id[index]:
+        error = _first_line(facts.failure(key, label(plan, key, index) or "") or "without saying why")
+        return f"{landed}; no input changed since; another attempt at it failed: {error}"
+    if past.code[index] not in (UNKNOWN_CODE, plan.state.code_id(node.code_version)):
+        return f"{landed}; no input changed since; its code did, which alone builds nothing again"
+    return f"{landed}, and no input changed since"
 
 
 def _owes(plan: Plan, key: str, index: int, reason: Reason) -> str:
@@ -124,6 +136,8 @@ def _owes(plan: Plan, key: str, index: int, reason: Reason) -> str:
     upstream = next(edge for edge in table.upstreams if edge.key == reason.key)
     low, high = window_of(plan.project, table, upstream, index + 1)
     total = int(high[index] - low[index])
+    if total == 1:
+        return f"{reason.key} {span} ({_word(node, reason.outcome)})"
     return f"{reason.count} of its {total} partitions of {reason.key} ({span}: {_word(node, reason.outcome)})"
 
 
@@ -164,7 +178,7 @@ def _cause(plan: Plan, facts: Facts, key: str, outcome: Outcome, first: int, las
         outcome=outcome.label,
         text=_join(key, _span(plan, key, first, last), _state(plan, facts, key, first, outcome)),
         owner=", ".join(node.owners) or None,
-        clears=_clears(node, outcome),
+        clears=_clears(node, outcome, label(plan, key, first), label(plan, key, last)),
     )
 
 
@@ -182,31 +196,32 @@ def _state(plan: Plan, facts: Facts, key: str, index: int, outcome: Outcome) -> 
         checks = ", ".join(facts.failed_checks(key, partition)) or "the run ended before its checks did"
         return f"is held back by {checks}"
     if outcome in (Outcome.FAILED, Outcome.RETRYING):
-        error = (facts.failure(key, partition) or "its run ended without saying why").strip().splitlines()[0]
-        canceled = bool(past.canceled[index])
-        return "was canceled" if canceled else f"failed {int(past.failures[index])} times: {error}"
+        error = _first_line(facts.failure(key, partition) or "its run ended without saying why")
+        return "was canceled" if past.canceled[index] else f"failed {_times(past.failures[index])}: {error}"
     return {
         Outcome.RUNNING: "is being built",
         Outcome.QUEUED: "is queued",
-        Outcome.READY: "is requested now",
+        Outcome.READY: "is ready, and about to be requested",
         Outcome.HELD: "is ready, and waits for a free run (backfill.concurrency)",
         Outcome.MANUAL: "is built by hand only (automation: manual)",
         Outcome.LANDED: "is about to be built again",
     }.get(outcome, outcome.label)
 
 
-def _clears(node: Table | Source, outcome: Outcome) -> str:
+def _clears(node: Table | Source, outcome: Outcome, first: str | None, last: str | None) -> str:
     if isinstance(node, Source):
         return (
             "clears when the rows are repaired"
             if outcome is Outcome.BLOCKED
             else "clears when its data lands"
         )
+    span = f" --partition {first}" if first == last else f" --from {first} --to {last}"
+    by_hand = f"with `t2 materialize {node.key}{span if first else ''}`"
     return {
-        Outcome.BLOCKED: "clears when an input or the code changes, or a person builds it again",
-        Outcome.FAILED: "clears when an input or the code changes, or a person builds it again",
+        Outcome.BLOCKED: f"clears when an input or the code changes, or {by_hand}",
+        Outcome.FAILED: f"clears when an input or the code changes, or {by_hand}",
         Outcome.RETRYING: "is retried by itself",
-        Outcome.MANUAL: "clears when a person builds it",
+        Outcome.MANUAL: f"clears {by_hand}",
         Outcome.NOT_DUE: "clears by itself when the window ends",
     }.get(outcome, "clears by itself")
 
@@ -222,9 +237,19 @@ def _span(plan: Plan, key: str, first: int, last: int) -> str:
     return low if first == last else f"{low} to {high}"
 
 
+def _first_line(error: str) -> str:
+    """Return the first line that says something: dbt's own first one only names the model."""
+    head, *rest = [line.strip() for line in error.splitlines() if line.strip()]
+    return rest[0] if rest and DBT_HEAD.match(head) else head
+
+
+def _times(count: int) -> str:
+    return "once" if count == 1 else "twice" if count == 2 else f"{count} times"
+
+
 def _end(node: Table | Source, index: int) -> str:
     assert node.partitioning is not None
-    return Grid.of(node.partitioning).window(index)[1].isoformat(timespec="minutes")
+    return Grid.of(node.partitioning).window(index)[1].strftime("%Y-%m-%d %H:%M %Z")
 
 
 def _time(epoch: float) -> str:

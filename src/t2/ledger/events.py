@@ -33,7 +33,8 @@ FINGERPRINT = "t2/fingerprint"
 FAILED = "t2/failed"
 REPEAT = "t2/repeat"
 DAGSTER_CODE_VERSION = "dagster/code_version"
-FAILED_ROWS = "dagster_dbt/failed_row_count"
+# T2's own name, and the one that checks of dagster-dbt use.
+FAILED_ROWS = ("t2/failing_rows", "dagster_dbt/failed_row_count")
 
 TEXT_LIMIT = 4096
 
@@ -173,7 +174,7 @@ def _materialized(event_id: int, at: float, run_id: str, data: Mapping[str, Any]
 
 
 def _evaluated(event_id: int, at: float, run_id: str, data: Mapping[str, Any]) -> Event:
-    rows = data["metadata"].get(FAILED_ROWS)
+    rows = next((data["metadata"][name] for name in FAILED_ROWS if name in data["metadata"]), None)
     return Evaluated(
         event_id,
         at,

@@ -90,6 +90,11 @@ class Family:
         """The pids of the children that run, by name."""
         return {child.program.name: child.pid for child in self._children if child.pid}
 
+    @property
+    def starting(self) -> list[str]:
+        """The names of the children that are not ready."""
+        return [child.program.name for child in self._children if not child.ready]
+
     def start(self) -> None:
         """Start the family; returns before it is ready."""
         self._resources.enter_context(only_family(self.home))
@@ -182,8 +187,9 @@ class Family:
     def wait_ready(self, timeout: float | None = None) -> None:
         """Wait until every process is ready; T2Error if one is not in time."""
         if not self._ready.wait(timeout):
-            late = [child.program.name for child in self._children if not child.ready]
-            raise T2Error(f"not ready after {timeout:g} s: {', '.join(late)}", where=str(self.home.logs))
+            raise T2Error(
+                f"not ready after {timeout:g} s: {', '.join(self.starting)}", where=str(self.home.logs)
+            )
 
     def stop(self) -> None:
         """End every process: asked first, killed after some seconds."""
