@@ -226,6 +226,18 @@ def test_a_check_that_fails_blocks_the_partition_and_why_counts_its_rows(shop: S
     assert shop.json("why", "fct_orders_daily", FIRST)["outcome"] == "landed"
 
 
+def test_dev_refuses_a_project_with_problems(shop: Shop) -> None:
+    # Regression: it started, said that it was ready, and the problem was in the code location's log only.
+    schema = shop.root / "models/schema.yml"
+    good = schema.read_text()
+    schema.write_text(good.replace("backfill:", "bakfill:"))
+    result = shop("dev", "--no-webserver")
+    schema.write_text(good)
+    assert (result.returncode, result.stdout) == (2, "")
+    assert "models/schema.yml:" in result.stderr
+    assert "did you mean backfill?" in result.stderr
+
+
 def test_reset_asks_removes_and_leaves_the_configuration(shop: Shop) -> None:
     config = (shop.root / ".t2/dagster.yaml").read_text()
     asked = shop("reset")

@@ -10,7 +10,9 @@ from typing import Any, NoReturn
 
 import click
 
-from t2.cli.options import project_options
+from t2.cli.options import load, project_options
+
+LOCATION_MODULE = "t2.definitions.location"
 
 
 @click.command(epilog="Examples:  t2 dev | t2 dev --port 3001 | t2 dev --module my_project.definitions")
@@ -20,7 +22,7 @@ from t2.cli.options import project_options
 @click.option(
     "--module",
     "-m",
-    default="t2.definitions.location",
+    default=LOCATION_MODULE,
     help="Python module with the definitions.  [default: the dbt project alone]",
 )
 @project_options
@@ -46,8 +48,11 @@ def command(
         environ["T2_PROFILES_DIR"] = str(profiles_dir.resolve())
     if target:
         environ["T2_TARGET"] = target
+    root = find_project(project_dir)
+    if module == LOCATION_MODULE:
+        load(root, profiles_dir, target)  # what is wrong with it is said here, not in the log of a process
     family = Family(
-        find_project(project_dir),
+        root,
         webserver=not no_webserver,
         host=host,
         port=port,
