@@ -110,6 +110,15 @@ def test_a_taken_port_is_refused(family: Family, tmp_path: Path) -> None:
     assert raised.value.hint == "take another with --port"
 
 
+def test_a_code_location_that_cannot_be_loaded_is_told(tmp_path: Path) -> None:
+    # Regression: Dagster's log has two wordings for it, and the one at the start was not looked for.
+    project = make_project(tmp_path / "broken")
+    (project / "mine.py").write_text('raise ValueError("no such luck")\n')
+    told: list[str] = []
+    with Family(project, webserver=False, module="mine", report=told.append):
+        assert any(line.startswith("code location cannot be loaded\n") for line in told)
+
+
 class Dev:
     """`t2 dev` as a process, and every process that it started."""
 

@@ -159,7 +159,7 @@ class Family:
                 "code location",
                 [*server, *_dagster_target(target)],
                 ready="Started Dagster code proxy server",
-                broken="Failure while loading code",
+                broken="Error while importing code",
                 has_children=True,
             )
         ]
