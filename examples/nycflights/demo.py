@@ -135,13 +135,16 @@ def reset() -> Feeder:
 
 
 def wait_for(project: Project, ledger: Ledger, end: datetime, deadline: float) -> tuple[Plan, list[Missing]]:
-    """Wait until all that ends by `end` (naive, UTC) has landed; return the last plan and what is missing."""
+    """Wait until all that ends by `end` (naive, UTC) has landed; return the last plan and what is missing.
+
+    The plan is that of the moment when the last hour was over, in 2013: nothing later is due in it.
+    """
     from t2.cli.options import current_plan
 
-    told = ""
+    told, at = "", end.replace(tzinfo=timezone.utc)
     while True:
-        plan = current_plan(project, ledger)
-        missing = missing_of(plan, end.replace(tzinfo=timezone.utc))
+        plan = current_plan(project, ledger, at)
+        missing = missing_of(plan, at)
         if not missing or time.monotonic() > deadline:
             return plan, missing
         line = f"waiting for {len(missing)} tables, the first is {missing[0]}"

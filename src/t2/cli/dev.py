@@ -63,7 +63,8 @@ def command(
     click.echo(f"project        {family.home.project}")
     click.echo(f"configuration  {family.home.config}")
     click.echo(f"logs           {family.home.logs}")
-    for number in (signal.SIGTERM, signal.SIGHUP):
+    # SIGINT too: a shell that starts a command in the background has it ignored.
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _interrupt)
     started = time.monotonic()
     try:
