@@ -5,7 +5,8 @@ With SQLite that is two flushes of the disk a connection (one for the commit, on
 last connection makes when it closes), and 50 ms of reading ninety migration files for each database.
 
 What is given up: after a power failure the last seconds of events may be missing; the files stay consistent,
-and the partitions built then are built again. A killed process loses nothing.
+and the partitions built then are built again. A killed process loses no event that it has stored; those that
+`_dagster.one_transaction` still holds, a statement's worth, go with it, and their partitions are built again.
 """
 
 from __future__ import annotations
