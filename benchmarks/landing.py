@@ -1,4 +1,4 @@
-"""From "the input landed" to "the table landed": python -m benchmarks.landing.
+"""From "the input landed" to "the table landed": python benchmarks/landing.py.
 
 The clock starts when the materialization of the newest hour of a source is in Dagster's event log and ends
 with the materialization of the same hour of the table that reads it. Both sides are whole process families on

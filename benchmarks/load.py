@@ -1,4 +1,4 @@
-"""How long a code location takes to load, its dbt project parsed before: python -m benchmarks.load.
+"""How long a code location takes to load, its dbt project parsed before: python benchmarks/load.py.
 
 Each sample is a fresh process from the start of the interpreter to the repository's snapshot, which is what
 a code server does before it answers. T2 has its cache in `target/t2`, stock dagster-dbt its `manifest.json`.

@@ -1,4 +1,4 @@
-"""Load a code location until it could answer: python -m benchmarks.location t2|stock PROJECT."""
+"""Load a code location until it could answer: python benchmarks/location.py t2|stock PROJECT."""
 
 from __future__ import annotations
 

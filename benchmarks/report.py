@@ -89,7 +89,7 @@ def run(benchmark: Benchmark, doc: str | None) -> None:
     """Run a benchmark from the command line: print its figures, write them to `--json FILE`."""
     from benchmarks.table import markdown
 
-    parser = argparse.ArgumentParser(description=(doc or "").splitlines()[0])
+    parser = argparse.ArgumentParser(description=(doc or "").splitlines()[0].rpartition(": ")[0])
     parser.add_argument("--quick", action="store_true", help="small projects: under two minutes")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures to FILE")
     parser.add_argument(

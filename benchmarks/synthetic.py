@@ -1,6 +1,6 @@
 """Synthetic dbt projects of any size, in a T2 flavour and a stock one that do the same work.
 
-    python -m benchmarks.synthetic OUT --models 2000 --tests 12000 --flavour t2
+    python benchmarks/synthetic.py OUT --models 2000 --tests 12000 --flavour t2
 
 A project has sources, staging views over them, hourly tables, daily tables that read hourly and daily
 ones, and reports over the days: about 20 layers, 2.5 references a model. Every row keeps its `id` on its way
@@ -341,7 +341,7 @@ def _report_select(model: Model) -> str:
 def main() -> None:
     """Write a project and its raw data of the last two days."""
     parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.synthetic", description="Write a synthetic dbt project."
+        prog="python benchmarks/synthetic.py", description="Write a synthetic dbt project."
     )
     parser.add_argument("out", type=Path)
     parser.add_argument("--models", type=int, default=Shape.models)

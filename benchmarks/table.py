@@ -1,4 +1,4 @@
-"""Turn a benchmark document into the Markdown table of the README: python -m benchmarks.table FILE."""
+"""Turn a benchmark document into the Markdown table of the README: python benchmarks/table.py FILE."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What one idle tick costs, every partition of five months landed: python -m benchmarks.tick.
+"""What one idle tick costs, every partition of five months landed: python benchmarks/tick.py.
 
 T2: follow the event log, read the state of all tables, plan. Stock: read the cursor, evaluate the automation
 conditions of all assets, write the cursor. Nothing has happened since the tick before.

@@ -37,13 +37,19 @@ class ConfigError(T2Error):
     """What an author or operator wrote is wrong."""
 
 
-@dataclass(frozen=True, order=True)
+@dataclass(frozen=True)
 class Problem:
     """One thing that is wrong in a project: `where` is `file:line` relative to the project's root."""
 
     where: str
     message: str
     hint: str | None = None
+
+    @property
+    def position(self) -> tuple[str, int, str]:
+        """What problems are sorted by: file, line, message."""
+        file, _, line = self.where.rpartition(":")
+        return (file, int(line), self.message) if line.isdigit() else (self.where, 0, self.message)
 
     def __str__(self) -> str:
         return f"{self.where}: {self.message}" + (f"\n  hint: {self.hint}" if self.hint else "")
@@ -53,7 +59,7 @@ class ProjectError(ConfigError):
     """All the problems of a project at once, in file order."""
 
     def __init__(self, problems: Sequence[Problem]) -> None:
-        self.problems = tuple(sorted(problems))
+        self.problems = tuple(sorted(problems, key=lambda problem: problem.position))
         count = f"{len(self.problems)} problem{'s' if len(self.problems) != 1 else ''} in the project"
         super().__init__("\n".join([count, *(str(problem) for problem in self.problems)]))
 

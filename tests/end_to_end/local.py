@@ -34,9 +34,9 @@ defs = dg.Definitions(assets=[quick, fails, slow], executor=dg.in_process_execut
 """
 
 LAUNCH = """
-mutation($key: String!) { launchRun(executionParams: {
+mutation($key: [String!]!) { launchRun(executionParams: {
     selector: {repositoryLocationName: "t2", repositoryName: "__repository__", jobName: "__ASSET_JOB",
-               assetSelection: [{path: [$key]}]},
+               assetSelection: [{path: $key}]},
     runConfigData: {}, mode: "default"}) { __typename
   ... on LaunchRunSuccess { run { runId } } ... on PythonError { message } } }
 """
@@ -82,7 +82,7 @@ class Web:
     def __init__(self, url: str) -> None:
         self.url = url
 
-    def ask(self, query: str, **variables: str) -> dict[str, Any]:
+    def ask(self, query: str, **variables: str | list[str]) -> dict[str, Any]:
         body = json.dumps({"query": query, "variables": variables}).encode()
         headers = {"Content-Type": "application/json"}
         request = urllib.request.Request(f"{self.url}/graphql", body, headers)
@@ -91,9 +91,9 @@ class Web:
         assert "errors" not in found, found["errors"]
         return found["data"]
 
-    def launch(self, key: str) -> str:
-        """Launch a run of one asset; waits for a code server that is just being started again."""
-        answer = until(lambda: self.ask(LAUNCH, key=key)["launchRun"].get("run"), 30)
+    def launch(self, *key: str) -> str:
+        """Launch a run of the asset with this key; waits for a code server that starts again."""
+        answer = until(lambda: self.ask(LAUNCH, key=list(key))["launchRun"].get("run"), 30)
         return answer["runId"]
 
     def status(self, run_id: str) -> str:

@@ -119,6 +119,42 @@ def test_a_code_location_that_cannot_be_loaded_is_told(tmp_path: Path) -> None:
         assert any(line.startswith("code location cannot be loaded\n") for line in told)
 
 
+ASSETS = "{ assetNodes { assetKey { path } } }"
+
+
+def test_an_edited_project_is_loaded_again_and_a_mistake_in_it_takes_nothing_down(tmp_path: Path) -> None:
+    project, told = tmp_path / "small", list[str]()
+    (project / "models").mkdir(parents=True)
+    (project / "dbt_project.yml").write_text("name: small\nprofile: small\n")
+    (project / "profiles.yml").write_text(
+        "small: {target: dev, outputs: {dev: {type: duckdb, path: small.duckdb, schema: main}}}\n"
+    )
+    (project / "models" / "one.sql").write_text("select 1 as id")
+
+    def edit(name: str, sql: str, answer: str) -> None:
+        told.clear()
+        (project / "models" / name).write_text(sql)
+        until(lambda: any(line.startswith(answer) for line in told), 60)
+
+    environ = {name: value for name, value in os.environ.items() if name != "DAGSTER_HOME"}
+    with Family(project, port=free_port(), environ=environ, report=told.append) as family:
+        assert family.url
+        web = Web(family.url)
+
+        def names() -> set[str]:
+            return {node["assetKey"]["path"][-1] for node in web.ask(ASSETS)["assetNodes"]}
+
+        assert names() == {"one"}
+        edit("two.sql", "select * from {{ ref('one') }}", "the project was edited; loaded again after")
+        assert told[-1].endswith(": 2 tables")
+        until(lambda: names() == {"one", "two"}, 5)
+        edit("two.sql", "select * from {{ ref('none') }}", "the project was edited and cannot be loaded")
+        assert "none" in told[-1]
+        assert names() == {"one", "two"}
+        edit("two.sql", "select 2 as id", "the project was edited; loaded again after")
+        web.wait(web.launch("main", "two"), "SUCCESS")
+
+
 class Dev:
     """`t2 dev` as a process, and every process that it started."""
 

@@ -13,6 +13,7 @@ from dagster._core.events import DagsterEvent
 from dagster._core.instance.ref import InstanceRef
 from tests.ledger.event_log import content, row_of
 
+from t2.definitions._dagster import silent_output
 from t2.ledger.events import (
     KINDS,
     CheckPlanned,
@@ -54,7 +55,7 @@ def day(context: dg.AssetExecutionContext) -> Iterator[Any]:
             metadata={"dagster_dbt/failed_row_count": 2},
         )
     yield dg.AssetCheckResult(check_name="c", passed=True)
-    yield dg.MaterializeResult(tags={"t2/repeat": "true"})
+    yield silent_output("result")
 
 
 @dg.asset(key=["s", "failing"], partitions_def=DAYS)
@@ -127,16 +128,6 @@ def test_a_range_plans_and_builds_each_partition(home: Path) -> None:
     ]
     assert (evaluations[0].description, evaluations[0].failed_rows) == ("two rows", 2)
     assert (evaluations[0].severity, evaluations[2].failed_rows) == ("ERROR", None)
-
-
-def test_what_a_step_repeats_at_its_end_is_ignored(home: Path) -> None:
-    rows = [
-        row
-        for row in read(home)
-        if row[2] == "ASSET_MATERIALIZATION" and "s/day" in "/".join(json.loads(row[4]))
-    ]
-    assert len(rows) == 4
-    assert len(parsed(rows)) == 2
 
 
 def test_a_failed_observation_tells_the_error_and_other_observations_tell_nothing(home: Path) -> None:

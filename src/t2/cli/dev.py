@@ -12,8 +12,6 @@ import click
 
 from t2.cli.options import load, project_options
 
-LOCATION_MODULE = "t2.definitions.location"
-
 
 @click.command(epilog="Examples:  t2 dev | t2 dev --port 3001 | t2 dev --module my_project.definitions")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address of the web server.")
@@ -22,7 +20,6 @@ LOCATION_MODULE = "t2.definitions.location"
 @click.option(
     "--module",
     "-m",
-    default=LOCATION_MODULE,
     help="Python module with the definitions.  [default: the dbt project alone]",
 )
 @project_options
@@ -30,18 +27,21 @@ def command(
     host: str,
     port: int,
     no_webserver: bool,
-    module: str,
+    module: str | None,
     project_dir: Path,
     profiles_dir: Path | None,
     target: str | None,
 ) -> None:
     """Run everything for local work: web server, daemon, code location, worker.
 
+    When files of the dbt project are edited, its definitions are loaded again; a mistake is told here and
+    what was loaded before goes on.
+
     State and logs are in the project's .t2, unless DAGSTER_HOME is set. Ctrl-C ends all processes; runs
     that are active then are failed at the next start and tried again.
     """
     from t2.project.inputs import find_project
-    from t2.runtime.family import Family
+    from t2.runtime.family import LOCATION_MODULE, Family
 
     environ = dict(os.environ)
     if profiles_dir:
@@ -49,14 +49,14 @@ def command(
     if target:
         environ["T2_TARGET"] = target
     root = find_project(project_dir)
-    if module == LOCATION_MODULE:
+    if module is None:
         load(root, profiles_dir, target)  # what is wrong with it is said here, not in the log of a process
     family = Family(
         root,
         webserver=not no_webserver,
         host=host,
         port=port,
-        module=module,
+        module=module or LOCATION_MODULE,
         environ=environ,
         report=click.echo,
     )

@@ -33,7 +33,12 @@ from dagster._core.definitions.output import OutputDefinition
 from dagster._core.definitions.partitions.utils.mapping import infer_partition_mapping
 from dagster._core.definitions.source_asset import SYSTEM_METADATA_KEY_SOURCE_ASSET_OBSERVATION
 from dagster._core.errors import DagsterExecutionInterruptedError
-from dagster._core.events import DagsterEvent, EngineEventData, StepMaterializationData
+from dagster._core.events import (
+    AssetMaterializationPlannedData,
+    DagsterEvent,
+    EngineEventData,
+    StepMaterializationData,
+)
 from dagster._core.execution.api import ExecuteRunWithPlanIterable
 from dagster._core.execution.compute_logs import create_compute_log_file_key
 from dagster._core.execution.context.system import (
@@ -102,6 +107,8 @@ __all__ = [
     "location_of",
     "output_name",
     "quiet_preview_warnings",
+    "reload_code_server",
+    "report_planned",
     "retries_config",
     "run_in_code_server",
     "serialized_ref",
@@ -118,6 +125,9 @@ Compute = Callable[[Any, Any], Iterator[Any]]
 
 # How long a run that another process submitted (the web page) may wait for the queue to look again.
 QUEUE_LOOP_SECONDS = 0.5
+
+# How long the definitions of a very large project may take to load again.
+RELOAD_SECONDS = 600
 
 ANY_CONFIG = convert_user_facing_definition_config_schema(None)
 
@@ -277,6 +287,16 @@ def check_targets(
     }
 
 
+def report_planned(
+    instance: dg.DagsterInstance, run: dg.DagsterRun, key: dg.AssetKey, partition: str | None
+) -> None:
+    """Record that a run is going to build a partition, as its launch should have."""
+    event = DagsterEvent.build_asset_materialization_planned_event(
+        run.job_name, key.to_python_identifier(), AssetMaterializationPlannedData(key, partition, None)
+    )
+    instance.report_dagster_event(event, run.run_id)
+
+
 def is_retry(run: dg.DagsterRun) -> bool:
     """Whether a run goes on where another stopped: from failure, or as an automatic retry."""
     return run.parent_run_id is not None and (
@@ -432,6 +452,19 @@ def server_id(workspace: Any, location: str) -> str | None:
         return None
     found: str | None = getattr(workspace.get_code_location(location), "server_id", None)
     return found
+
+
+def reload_code_server(socket: str) -> str | None:
+    """Have a code server load its code again and wait for that; return the error if it cannot."""
+    from dagster._grpc.client import DagsterGrpcClient
+    from dagster._grpc.types import ListRepositoriesResponse
+    from dagster._serdes import deserialize_value
+    from dagster_shared.error import SerializableErrorInfo
+
+    client = DagsterGrpcClient(socket=socket)
+    client.reload_code(timeout=RELOAD_SECONDS)
+    answer = deserialize_value(client.list_repositories(), (ListRepositoriesResponse, SerializableErrorInfo))
+    return answer.to_string() if isinstance(answer, SerializableErrorInfo) else None
 
 
 def run_in_code_server(instance: dg.DagsterInstance, run: dg.DagsterRun) -> bool | None:

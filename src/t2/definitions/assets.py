@@ -117,7 +117,7 @@ class Assets:
         return dg.AssetCheckSpec(
             test.name,
             asset=key,
-            description=test.description or None,
+            description=test.description or (f"{test.kind} of {test.column}" if test.column else test.kind),
             blocking=test.blocking,
             metadata={
                 "t2/kind": test.kind,

@@ -9,6 +9,7 @@ from datetime import datetime, timezone
 import dagster as dg
 
 from t2.definitions._dagster import PARTITION_RANGE_END_TAG, PARTITION_RANGE_START_TAG
+from t2.definitions.launches import Launches
 from t2.ledger.ledger import Ledger
 from t2.planning.planner import Plan, plan
 from t2.planning.verdict import Request
@@ -25,9 +26,10 @@ class Planner:
     def __init__(self, project: Project, ledger: Ledger) -> None:
         self.project = project
         self.ledger = ledger
+        self._launches = Launches(project, ledger)
         self._plan: Plan | None = None
 
-    def look(self, now: datetime) -> Plan | None:
+    def look(self, instance: dg.DagsterInstance, now: datetime) -> Plan | None:
         """Return a new plan, or None when nothing can have changed since the last one."""
         settled = (
             self._plan is not None and not self._plan.requests and now.timestamp() < self._plan.next_change
@@ -35,6 +37,8 @@ class Planner:
         if settled and not self.ledger.has_news():
             return None
         self.ledger.follow()
+        if self._launches.complete(instance):
+            self.ledger.follow()
         self._plan = plan(self.project, self.ledger.state(self.project, now), now)
         return self._plan
 
@@ -60,7 +64,7 @@ def planner_sensor(
         threads = bool(context.instance.get_sensor_settings().get("use_threads"))
         deadline = time.monotonic() + (PATIENCE_SECONDS if threads else 0.0)
         while True:
-            decided = planner.look(datetime.now(timezone.utc))
+            decided = planner.look(context.instance, datetime.now(timezone.utc))
             if decided is not None and decided.requests:
                 yield from (run_request(request) for request in decided.requests)
                 return

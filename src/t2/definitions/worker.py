@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import dagster as dg
-from sqlalchemy.exc import SQLAlchemyError
 
 from t2.definitions import quick_sqlite
 from t2.errors import T2Error
@@ -80,7 +79,8 @@ def _load(options: argparse.Namespace, projects: list[Project]) -> str | None:
 
     quick_sqlite.keep_migrations()
     keep_engines()
-    _open_storage()
+    # What opening Dagster's storage imports and compiles, each child then has.
+    dg.DagsterInstance.get().dispose()
     try:
         load_code_location(
             options.module, options.attribute, str(options.working_directory), options.location
@@ -95,22 +95,6 @@ def _load(options: argparse.Namespace, projects: list[Project]) -> str | None:
     # Keeps the collector of each child from touching, and so copying, what the worker loaded.
     gc.freeze()
     return None
-
-
-def _open_storage() -> None:
-    """Open and close Dagster's storage: what that imports and compiles, each child then has.
-
-    At the very first start it also makes the tables, early, because two processes that do so at the same
-    time fail; the one that comes second here tries again.
-    """
-    for attempt in range(5):
-        try:
-            dg.DagsterInstance.get().dispose()
-        except SQLAlchemyError:
-            logger.warning("the storage is being made by another process (attempt %d)", attempt + 1)
-            time.sleep(1)
-        else:
-            return
 
 
 def _load_dbt(projects: list[Project]) -> None:

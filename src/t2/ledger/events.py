@@ -31,7 +31,6 @@ CODE_VERSION = "t2/code_version"
 ERROR = "t2/error"
 FINGERPRINT = "t2/fingerprint"
 FAILED = "t2/failed"
-REPEAT = "t2/repeat"
 DAGSTER_CODE_VERSION = "dagster/code_version"
 # T2's own name, and the one that checks of dagster-dbt use.
 FAILED_ROWS = ("t2/failing_rows", "dagster_dbt/failed_row_count")
@@ -155,11 +154,9 @@ def _check_planned(event_id: int, at: float, run_id: str, data: Mapping[str, Any
     return CheckPlanned(event_id, at, run_id, _key(data), data["check_name"])
 
 
-def _materialized(event_id: int, at: float, run_id: str, data: Mapping[str, Any]) -> Event | None:
+def _materialized(event_id: int, at: float, run_id: str, data: Mapping[str, Any]) -> Event:
     item = data["materialization"]
     tags = item["tags"] or {}
-    if tags.get(REPEAT) == "true":
-        return None
     metadata = _metadata(item)
     return Materialized(
         event_id,

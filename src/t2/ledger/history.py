@@ -9,6 +9,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
+from t2.ledger.apply import chunks
 from t2.ledger.events import ENDED
 from t2.ledger.outcomes import ended_attempt, landed, landed_id, troubles_of
 from t2.ledger.schema import checks, failures, incomplete, partitions, runs, targets
@@ -94,6 +95,23 @@ def active_runs(connection: Connection) -> list[ActiveRun]:
         tables = (*before.tables, key)
         found[run_id] = ActiveRun(run_id, status, tables, before.partitions + count, before.started_at)
     return list(found.values())
+
+
+def active_run_ids(connection: Connection) -> set[str]:
+    """Return the runs that have not ended, also those that are not known to build anything."""
+    return set(connection.scalars(sa.select(runs.c.run_id).where(runs.c.status.not_in(ENDED))))
+
+
+def planned(connection: Connection, run_ids: Collection[str]) -> set[tuple[str, str, str]]:
+    """Return the (run id, table, partition) triples that runs are known to build."""
+    found: set[tuple[str, str, str]] = set()
+    columns = (targets.c.run_id, targets.c.table_key, targets.c.partition)
+    for chunk in chunks(run_ids):
+        rows: Iterable[Any] = connection.execute(
+            sa.select(*columns).where(targets.c.run_id.in_(chunk), targets.c.planned_id > 0)
+        )
+        found.update((run_id, table, partition) for run_id, table, partition in rows)
+    return found
 
 
 def landing(connection: Connection, table: str, partition: str) -> Landing | None:

@@ -114,6 +114,16 @@ class Ledger:
         with self._reading() as connection:
             return history.active_runs(connection)
 
+    def active_run_ids(self) -> set[str]:
+        """Return the runs that have not ended, also those that are not known to build anything."""
+        with self._reading() as connection:
+            return history.active_run_ids(connection)
+
+    def planned(self, run_ids: Collection[str]) -> set[tuple[str, str, str]]:
+        """Return the (run id, table, partition) triples that runs are known to build."""
+        with self._reading() as connection:
+            return history.planned(connection, run_ids)
+
     def landing(self, table: str, partition: str = "") -> history.Landing | None:
         """Return the newest materialization of a partition."""
         with self._reading() as connection:

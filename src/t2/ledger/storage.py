@@ -54,7 +54,7 @@ def open_engine(url: URL) -> Engine:
     # Dagster prepares the file only if it does not exist: T2 must never be the one that creates it.
     if not Path(url.database or "").exists():
         raise StorageError(
-            "there is no Dagster event log yet", hint="start `dagster dev` once", where=str(url.database)
+            "there is no Dagster event log yet", hint="start t2 dev once", where=str(url.database)
         )
     engine = sa.create_engine(url, connect_args={"timeout": SQLITE_BUSY_SECONDS})
     sa.event.listen(engine, "connect", _manual_transactions)

@@ -86,6 +86,18 @@ def fingerprint(root: Path, settings: Mapping[str, Any], profiles_dir: Path, tar
     return whole.hexdigest()
 
 
+def modified(root: Path, settings: Mapping[str, Any], profiles_dir: Path) -> dict[str, tuple[int, int]]:
+    """Return the time of change (ns) and the size of each file that a fingerprint is taken of, by name."""
+    found = {}
+    for name, file in _files(root, settings, profiles_dir):
+        try:
+            state = file.stat()
+        except OSError:
+            continue
+        found[name] = (state.st_mtime_ns, state.st_size)
+    return found
+
+
 def _files(root: Path, settings: Mapping[str, Any], profiles_dir: Path) -> Iterator[tuple[str, Path]]:
     yield "profiles.yml", profiles_dir / "profiles.yml"
     for name in SINGLE:

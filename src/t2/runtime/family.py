@@ -30,18 +30,23 @@ from typing import Any
 
 from t2.errors import ConfigError, T2Error
 from t2.runtime import guard
+from t2.runtime.edits import Edits
 from t2.runtime.home import Home, has_storage, only_family, open_home, uses_worker
 from t2.runtime.supervised import Child, Program
 
 TICK_SECONDS = 0.1
 STOP_SECONDS = 3.0
+# How often the project's files are compared: 2,000 files take 20 ms.
+EDITS_SECONDS = 1.0
 LOCATION = "t2"
+LOCATION_MODULE = "t2.definitions.location"
 
 
 class Family:
     """Start and keep up the processes of a project; a context manager that starts, waits and stops.
 
-    `module` (and `attribute`) define the code location; by default the dbt project alone does.
+    `module` (and `attribute`) define the code location; by default the dbt project alone does. The code
+    location is loaded again when the dbt project's files were edited.
     `report` is called with one line for each thing worth telling. Raises ConfigError if a family
     of the project runs already or the port is taken.
     """
@@ -53,7 +58,7 @@ class Family:
         webserver: bool = True,
         host: str = "127.0.0.1",
         port: int = 3000,
-        module: str = "t2.definitions.location",
+        module: str = LOCATION_MODULE,
         attribute: str | None = None,
         environ: Mapping[str, str] | None = None,
         report: Callable[[str], None] = lambda line: None,
@@ -66,14 +71,16 @@ class Family:
         self._environ = dict(os.environ if environ is None else environ)
         self._report = report
         self._children: list[Child] = []
+        self._reloading: subprocess.Popen[bytes] | None = None
+        self._reload_log = self.home.logs / "reload.log"
         self._resources = ExitStack()
         self._stopping = threading.Event()
         self._ready = threading.Event()
         self._supervisor = threading.Thread(target=self._supervise, name="t2-family", daemon=True)
 
     def __enter__(self) -> Family:
-        self.start()
         try:
+            self.start()
             self.wait_ready()
         except BaseException:
             self.stop()
@@ -102,9 +109,10 @@ class Family:
         sockets = self._make_sockets()
         self.home.workspace.write_text(_workspace(sockets / "code"))
         self._guard = _Guard()
+        self._resources.callback(self._guard.dismiss)
         for log in self.home.logs.glob("*.log"):
             log.unlink()
-        environ = {
+        self._child_environ = environ = {
             **self._environ,
             "DAGSTER_HOME": str(self.home.dagster),
             "T2_PROJECT_DIR": str(self.home.project),
@@ -117,6 +125,9 @@ class Family:
             Child(program, self.home, environ, self._report, self._guard.follow)
             for program in self._programs(sockets / "code")
         ]
+        self._reload = self._reload_command(sockets / "code")
+        profiles = environ.get("T2_PROFILES_DIR")
+        self._edits = Edits(self.home.project, Path(profiles) if profiles else None)
         self._supervisor.start()
 
     def _make_storage(self, environ: Mapping[str, str]) -> None:
@@ -174,7 +185,39 @@ class Family:
             )
         return programs
 
+    def _reload_command(self, code_socket: Path) -> list[str]:
+        """Return the command that loads the definitions again, once the project itself is in order."""
+        command = [sys.executable, "-m", "t2.definitions.reload", "--socket", str(code_socket)]
+        if self._module != LOCATION_MODULE:
+            return command  # how that module loads the project, it alone knows
+        command += ["--project-dir", str(self.home.project)]
+        for option, name in (("--profiles-dir", "T2_PROFILES_DIR"), ("--target", "T2_TARGET")):
+            if value := self._environ.get(name):
+                command += [option, value]
+        return command
+
+    def _look_for_edits(self) -> None:
+        """Start a reload if files of the project changed; report what came of the one that has ended."""
+        if self._reloading is None:
+            if self._edits.settled():
+                with self._reload_log.open("wb") as log:
+                    self._reloading = subprocess.Popen(
+                        self._reload,
+                        stdin=subprocess.DEVNULL,
+                        stdout=log,
+                        stderr=subprocess.STDOUT,
+                        cwd=self.home.project,
+                        env=self._child_environ,
+                        start_new_session=True,
+                    )
+                self._guard.follow("+", self._reloading.pid)
+        elif self._reloading.poll() is not None:
+            self._guard.follow("-", self._reloading.pid)
+            self._reloading = None
+            self._report(self._reload_log.read_text(errors="replace").rstrip())
+
     def _supervise(self) -> None:
+        look_at = 0.0
         while not self._stopping.wait(TICK_SECONDS):
             ready = {child.program.name for child in self._children if child.ready}
             for child in self._children:
@@ -183,6 +226,9 @@ class Family:
             self._guard.look([child.pid for child in self._children if child.pid])
             if len(ready) == len(self._children):
                 self._ready.set()
+                if time.monotonic() >= look_at:
+                    self._look_for_edits()
+                    look_at = time.monotonic() + EDITS_SECONDS
 
     def wait_ready(self, timeout: float | None = None) -> None:
         """Wait until every process is ready; T2Error if one is not in time."""
@@ -205,8 +251,10 @@ class Family:
             # Also what a child left in its group when it ended in good order.
             child.signal(signal.SIGKILL)
             child.wait()
-        if self._supervisor.ident:
-            self._guard.dismiss()
+        if self._reloading:
+            with suppress(ProcessLookupError):
+                os.killpg(self._reloading.pid, signal.SIGKILL)
+            self._reloading.wait()
         self._resources.close()
 
 
