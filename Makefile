@@ -2,7 +2,7 @@
 BIN := .venv/bin
 .DEFAULT_GOAL := help
 
-.PHONY: help setup test test-demo lint types demo bench bench-quick lock clean
+.PHONY: help setup test test-demo soak lint types demo bench bench-quick lock clean
 
 help: ## Show this help.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -15,6 +15,9 @@ test: setup lint types ## Run the checks and all tests.
 
 test-demo: setup ## Run the flights example's tests on 14 days of data.
 	@T2_E2E_DAYS=14 $(BIN)/python -m pytest tests/end_to_end/test_flights.py $(PYTEST)
+
+soak: setup ## Repeat races and crashes for as long as it takes to trust them.
+	@$(BIN)/python -m pytest -m soak $(PYTEST)
 
 lint: setup
 	@echo "t2: ruff" >&2
