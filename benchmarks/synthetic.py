@@ -24,7 +24,14 @@ Flavour = Literal["t2", "stock"]
 
 CATEGORIES = ("alpha", "beta", "gamma", "delta")
 DOMAINS = ("sales", "finance", "product", "marketing", "ops", "support", "risk", "people")
-LAYERS = (("stg", 0.10, 1), ("hourly", 0.45, 10), ("daily", 0.30, 7), ("report", 0.15, 2))
+Mix = Literal["deep", "day"]
+
+# (layer, share of the models, levels). "deep" has many hourly tables and a long way down; "day" has so few of
+# them that a day is 4,000 materializations at 2,000 models.
+LAYERS: dict[Mix, tuple[tuple[str, float, int], ...]] = {
+    "deep": (("stg", 0.10, 1), ("hourly", 0.45, 10), ("daily", 0.30, 7), ("report", 0.15, 2)),
+    "day": (("stg", 0.20, 1), ("hourly", 0.06, 3), ("daily", 0.55, 8), ("report", 0.19, 2)),
+}
 MATERIALIZED = {
     "stg": (("view", 1),),
     "hourly": (("partitioned", 7), ("incremental", 2), ("view", 1)),
@@ -40,7 +47,7 @@ PROBE = "probe"
 class Shape:
     """The size of a project; the same shape always gives the same files.
 
-    `begin` is every table's first day. `rows` is the rows an hour of a source holds.
+    `begin` is every table's first day. `rows` is the rows an hour of a source holds. `mix` names `LAYERS`.
     """
 
     models: int = 2000
@@ -49,11 +56,12 @@ class Shape:
     begin: date = date(2026, 1, 1)
     rows: int = 3
     seed: int = 1
+    mix: Mix = "deep"
 
     @property
     def label(self) -> str:
         """Return a directory name that tells shapes apart."""
-        return f"{self.models}-{self.tests}-{self.sources}-{self.begin}-{self.rows}-{self.seed}"
+        return f"{self.mix}-{self.models}-{self.tests}-{self.sources}-{self.begin}-{self.rows}-{self.seed}"
 
 
 @dataclass(frozen=True)
@@ -85,7 +93,7 @@ def models(shape: Shape) -> list[Model]:
     """Return the models in dependency order, the probe's two last."""
     rng = random.Random(shape.seed)
     levels: list[list[Model]] = []
-    for layer, count, depth in _layer_sizes(shape.models - 2):
+    for layer, count, depth in _layer_sizes(shape.mix, shape.models - 2):
         for level in range(depth):
             size = count * (level + 1) // depth - count * level // depth
             start = count * level // depth
@@ -95,10 +103,11 @@ def models(shape: Shape) -> list[Model]:
     return everything
 
 
-def _layer_sizes(total: int) -> list[tuple[str, int, int]]:
-    counts = [max(1, round(total * share)) for _, share, _ in LAYERS]
+def _layer_sizes(mix: Mix, total: int) -> list[tuple[str, int, int]]:
+    layers = LAYERS[mix]
+    counts = [max(1, round(total * share)) for _, share, _ in layers]
     counts[1] += total - sum(counts)
-    return [(name, n, min(depth, n)) for (name, _, depth), n in zip(LAYERS, counts, strict=True)]
+    return [(name, n, min(depth, n)) for (name, _, depth), n in zip(layers, counts, strict=True)]
 
 
 def _model(rng: random.Random, shape: Shape, layer: str, number: int, levels: list[list[Model]]) -> Model:

@@ -56,6 +56,7 @@ def test_a_materialization_says_what_was_run_and_what_it_had_read(project: Proje
         or "select" in built.metadata["t2/compiled_sql"].value
     )
     assert built.metadata["t2/execution_seconds"].value > 0
+    assert 0 < built.metadata["t2/warehouse_seconds"].value <= built.metadata["t2/execution_seconds"].value
     assert built.tags["dagster/code_version"] == project.tables[DAILY].code_version
     assert built.tags["dagster/input_event_pointer/raw/orders"] == "NULL"
 

@@ -230,7 +230,10 @@ def _test_metadata(result: NodeResult, *, with_sql: bool) -> dict[str, Any]:
 
 def _node_metadata(result: NodeResult, *, with_sql: bool = True) -> dict[str, Any]:
     """Describe how a node went; the SQL that many partitions share would be stored once for each."""
-    metadata: dict[str, Any] = {"t2/execution_seconds": round(result.execution_seconds, 3)}
+    metadata: dict[str, Any] = {
+        "t2/execution_seconds": round(result.execution_seconds, 4),
+        "t2/warehouse_seconds": round(result.warehouse_seconds, 4),
+    }
     if with_sql and result.compiled_code:
         metadata["t2/compiled_sql"] = _sql(result.compiled_code)
     return metadata

@@ -8,10 +8,12 @@ through dbtRunner, another project) has replaced them, so each use puts its own 
 
 from __future__ import annotations
 
+import contextvars
 import copy
 import os
 import re
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
@@ -49,6 +51,8 @@ GRAPH = "exposures functions groups metrics nodes sources semantic_models saved_
 RUNNERS = {"test": TestRunner, "seed": SeedRunner, "snapshot": SnapshotRunner}
 
 _globals = threading.RLock()
+# Seconds that the statements of the node that runs in this context have taken so far.
+_spent: contextvars.ContextVar[list[float] | None] = contextvars.ContextVar("t2_spent", default=None)
 
 
 class Dbt:
@@ -94,19 +98,22 @@ class Dbt:
 
     def execute(
         self, node: Any, variables: Mapping[str, Any], batch: tuple[datetime, datetime] | None
-    ) -> Any:
-        """Run a copy of a node and return dbt's RunResult."""
+    ) -> tuple[Any, float]:
+        """Run a copy of a node; return dbt's RunResult and the seconds that the warehouse took for it."""
         config = self.config
         if variables:
             config = copy.copy(config)
             config.cli_vars = {**config.cli_vars, **variables}
+        spent: list[float] = []
+        _spent.set(spent)
         self.ensure_schema(node)
         runner = self._runner(config, node, batch)
         with (
             task_contextvars(project_root=config.project_root),
             log_contextvars(node_info=node.node_info),
         ):
-            return runner.run_with_hooks(self._overlay(node))
+            result = runner.run_with_hooks(self._overlay(node))
+        return result, sum(spent)
 
     def ensure_schema(self, node: Any) -> None:
         """Make a node's schema and fill dbt's cache with its relations, once until `close`."""
@@ -256,6 +263,20 @@ class _Graph(Mapping[str, Any]):
         return len(self._nodes)
 
 
+def _timed(execute: Callable[..., Any]) -> Callable[..., Any]:
+    """Add up what statements take, their rows fetched, for the node that they belong to."""
+
+    def timed(*arguments: Any, **options: Any) -> Any:
+        spent, started = _spent.get(), time.perf_counter()
+        try:
+            return execute(*arguments, **options)
+        finally:
+            if spent is not None:
+                spent.append(time.perf_counter() - started)
+
+    return timed
+
+
 def is_local(path: str) -> bool:
     """Return whether a DuckDB path names a file of this machine."""
     return path != ":memory:" and not re.match(r"[A-Za-z]\w+:", path)
@@ -310,6 +331,7 @@ def _adapter(config: Any, manifest: Any) -> Any:
     # dbt's lock lives in shared memory: a forked child that is killed would lock out its siblings.
     adapter.connections.lock = threading.RLock()
     adapter.get_relation = _CachedLookup(adapter)
+    adapter.connections.execute = _timed(adapter.connections.execute)
     adapter.set_macro_context_generator(generate_runtime_macro_context)
     adapter.set_macro_resolver(manifest)
     adapter.connections.set_query_header(generate_query_header_context(adapter.config, manifest))

@@ -13,7 +13,8 @@ class NodeResult:
     """What became of one node. `status` and `message` are dbt's own; times are UTC.
 
     `status` is success, error or skipped, for tests pass, warn, fail or error. `failures` counts a test's
-    failing rows. `rows_affected` is None where the adapter does not tell.
+    failing rows. `rows_affected` is None where the adapter does not tell. `warehouse_seconds` is the part of
+    `execution_seconds` that statements took; the rest is dbt's own.
     """
 
     unique_id: str
@@ -22,6 +23,7 @@ class NodeResult:
     started_at: datetime
     completed_at: datetime
     execution_seconds: float
+    warehouse_seconds: float
     failures: int | None = None
     rows_affected: int | None = None
     compiled_code: str | None = None

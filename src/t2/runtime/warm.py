@@ -116,8 +116,8 @@ class Warm:
         if full_refresh:
             node.config.full_refresh = True
         started = time.time()
-        result = self._inside(lambda: self._dbt.execute(node, variables or {}, batch), on_log)
-        return _result(unique_id, result, started)
+        result, spent = self._inside(lambda: self._dbt.execute(node, variables or {}, batch), on_log)
+        return _result(unique_id, result, started, spent)
 
     def query(self, sql: str) -> list[dict[str, Any]]:
         """Return the rows of a query by column name in lower case; DbtError with the database's message."""
@@ -156,7 +156,7 @@ def _forward(event: Any) -> None:
         listener(event.info.level, ANSI.sub("", event.info.msg))
 
 
-def _result(unique_id: str, result: Any, started: float) -> NodeResult:
+def _result(unique_id: str, result: Any, started: float, warehouse_seconds: float) -> NodeResult:
     response = dict(result.adapter_response or {})
     rows = response.get("rows_affected")
     return NodeResult(
@@ -166,6 +166,7 @@ def _result(unique_id: str, result: Any, started: float) -> NodeResult:
         started_at=datetime.fromtimestamp(started, timezone.utc),
         completed_at=datetime.now(timezone.utc),
         execution_seconds=float(result.execution_time),
+        warehouse_seconds=warehouse_seconds,
         failures=result.failures,
         rows_affected=int(rows) if rows is not None and int(rows) >= 0 else None,
         compiled_code=getattr(result.node, "compiled_code", None),
