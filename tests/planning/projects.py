@@ -171,6 +171,7 @@ def chance_table(
         materialized=kind if kind != "partitioned" else dice.choice([kind, kind, "incremental"]),
         automation=dice.choice(["eager"] * 6 + ["manual"]),
         code_version=version,
+        isolation=dice.choice(["run"] * 5 + ["table"]),
         retries=Retries(dice.randint(0, 2), 30),
     )
 

@@ -66,6 +66,7 @@ class Reference:
             and other.key != table.key
             and not table.reads_itself
             and not other.reads_itself
+            and table.isolation == other.isolation == "run"
             and upstream.lookback == 0
             and upstream.through == ()
             and same_grid(table, other)

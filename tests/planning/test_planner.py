@@ -217,6 +217,25 @@ def test_tables_that_read_the_same_partition_share_a_run() -> None:
     ]
 
 
+def test_a_table_that_is_isolated_has_runs_of_its_own() -> None:
+    made = project(
+        source("s", DAYS),
+        table("a", DAYS, "raw/s"),
+        table("alone", DAYS, "m/a", isolation="table"),
+        table("b", DAYS, "m/a"),
+        table("c", DAYS, "m/alone", "m/b"),
+    )
+    state = blank(made, NOW)
+    land(state, "raw/s", 0)
+    day = ("2024-03-04", "2024-03-04")
+    assert runs(plan(made, state, NOW)) == [(("m/a", "m/b"), *day)]
+    land(state, "m/a", 0)
+    land(state, "m/b", 0)
+    assert runs(plan(made, state, NOW)) == [(("m/alone",), *day)]
+    land(state, "m/alone", 0)
+    assert runs(plan(made, state, NOW)) == [(("m/c",), *day)]
+
+
 def test_a_reader_that_has_landed_joins_the_run_of_its_input() -> None:
     made = project(source("s", DAYS), table("a", DAYS, "raw/s"), table("b", DAYS, "m/a"))
     state = blank(made, NOW)

@@ -143,6 +143,8 @@ RICH = {
                   owner: growth team
                   backfill: {concurrency: 2}
                   retries: {wait: 5m}
+                  isolation: table
+                  pool: heavy
                   upstream: {daily: {lookback: 1}}
         """,
     "models/total.sql": """

@@ -103,6 +103,7 @@ def test_folder_settings_survive_a_models_own(project: Project) -> None:
     assert (weekly.automation, weekly.owners) == ("manual", ("team:growth team",))
     assert weekly.backfill == Backfill(partitions_per_run=30, concurrency=2)
     assert weekly.retries == Retries(attempts=3, wait_seconds=300)
+    assert (weekly.isolation, weekly.pool) == ("table", "heavy")
     assert project.sources["landing/rates"].monitor == Monitor(every_seconds=300)
 
 

@@ -70,11 +70,15 @@ def exists(offered: Settled) -> bool:
 
 
 def joins(project: Project, table: Table, upstream: Upstream) -> bool:
-    """Whether both ends of an edge may share a run: one grid, the same partition, neither self-dependent."""
-    if upstream.lookback or upstream.through or upstream.key == table.key or table.reads_itself:
-        return False
+    """Whether both ends of an edge may share a run: one grid, the same partition, neither is for itself."""
     node = project.tables.get(upstream.key)
-    return node is not None and not node.reads_itself and _same_grid(node, table)
+    if node is None or upstream.lookback or upstream.through or upstream.key == table.key:
+        return False
+    return _shares_runs(table) and _shares_runs(node) and _same_grid(node, table)
+
+
+def _shares_runs(table: Table) -> bool:
+    return not table.reads_itself and table.isolation == "run"
 
 
 def range_any(flags: Bools, low: Ints, high: Ints) -> Bools:

@@ -157,6 +157,12 @@ def _text(value: Any) -> str:
     return value
 
 
+def _word(value: Any) -> str:
+    if not isinstance(value, str) or not re.fullmatch(r"\S+", value):
+        raise ValueError(value)
+    return value
+
+
 def _owners(value: Any) -> tuple[str, ...]:
     return tuple(owner(_text(item)) for item in (value if isinstance(value, list) else [value]))
 
@@ -233,6 +239,21 @@ TABLE: Mapping[str, Key] = {
                 "4 for `materialized: partitioned`, else 1",
             ),
         },
+    ),
+    "isolation": Key(
+        "`run`: tables that are connected and ready for the same partition share a run, and with it a "
+        "process. `table`: the table has runs of its own.",
+        "run or table",
+        _one_of("run", "table"),
+        "run",
+        words=lambda: ("run", "table"),
+    ),
+    "pool": Key(
+        "The Dagster pool in which the table takes a slot while it is built and tested. All tables that name "
+        "the same pool share its slots, those of other projects too.",
+        "a name without spaces",
+        _word,
+        "the pool of the warehouse, such as `duckdb_dev`: the adapter and the target",
     ),
     "retries": Key(
         "What happens after a failed attempt, as long as inputs and code are the same.",

@@ -143,6 +143,8 @@ def _table(
         automation=settings.get("automation", "eager"),
         backfill=_backfill(settings, declared.materialized(uid)),
         retries=_retries(settings),
+        isolation=settings.get("isolation", "run"),
+        pool=settings.get("pool"),
         event_time=event_time(declared, uid),
     )
 

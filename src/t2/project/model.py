@@ -151,7 +151,8 @@ class Table:
     `code_version` covers the SQL, the macros it calls, its configuration and its ephemeral parents.
     `relation` is the rendered name in the warehouse. `event_time` is the column also of views and of tables
     without partitions, where the author named one. `compares_with` are the keys that the table's tests read
-    besides it: those have to exist before it is built, no more.
+    besides it: those have to exist before it is built, no more. With `isolation` "table" no other table
+    shares its runs. Its builds take slots of `pool`, by default of the project's.
     """
 
     key: str
@@ -176,6 +177,8 @@ class Table:
     automation: Literal["eager", "manual"] = "eager"
     backfill: Backfill = field(default_factory=Backfill)
     retries: Retries = field(default_factory=Retries)
+    isolation: Literal["run", "table"] = "run"
+    pool: str | None = None
     event_time: str | None = None
 
     @property
@@ -235,6 +238,11 @@ class Project:
     dbt_version: str
     tables: Mapping[str, Table]
     sources: Mapping[str, Source]
+
+    @property
+    def pool(self) -> str:
+        """The Dagster pool of tables that name no other: that of the warehouse, by adapter and target."""
+        return f"{self.adapter}_{self.target}"
 
     @cached_property
     def downstream(self) -> Mapping[str, tuple[str, ...]]:
