@@ -24,6 +24,7 @@ from t2.ledger.events import (
     Materialized,
     Planned,
     RunChanged,
+    Skipped,
 )
 from t2.ledger.schema import DERIVED
 
@@ -33,6 +34,7 @@ KIND = {
     Materialized: "ASSET_MATERIALIZATION",
     Evaluated: "ASSET_CHECK_EVALUATION",
     Failed: "ASSET_OBSERVATION",
+    Skipped: "ASSET_OBSERVATION",
 }
 STATUS_KIND = {status: kind for kind, status in RUN_STATUS.items()}
 
@@ -66,7 +68,7 @@ def row_of(event: Event) -> dict[str, Any]:
         "timestamp": event.at,
     }
     # Dagster fills these two columns for materializations, observations and plans only.
-    keyed = isinstance(event, Planned | Materialized | Failed)
+    keyed = isinstance(event, Planned | Materialized | Failed | Skipped)
     return {
         "id": event.id,
         "run_id": event.run_id,
@@ -78,24 +80,33 @@ def row_of(event: Event) -> dict[str, Any]:
     }
 
 
-def data_of(event: Planned | CheckPlanned | Materialized | Evaluated | Failed) -> dict[str, Any]:
+def data_of(event: Planned | CheckPlanned | Materialized | Evaluated | Failed | Skipped) -> dict[str, Any]:
     key = {"path": event.table.split("/")}
     if isinstance(event, Planned):
         return {"asset_key": key, "partition": event.partition or None, "partitions_subset": None}
     if isinstance(event, CheckPlanned):
         return {"asset_key": key, "check_name": event.check}
     if isinstance(event, Evaluated):
-        rows = {"dagster_dbt/failed_row_count": {"value": event.failed_rows}}
+        metadata: dict[str, Any] = {}
+        if event.failed_rows is not None:
+            metadata["dagster_dbt/failed_row_count"] = {"value": event.failed_rows}
+        if event.test:
+            metadata["t2/test"] = {"text": event.test}
+        if event.as_of not in (0, event.id):
+            metadata["t2/as_of"] = {"value": event.as_of}
         return {
             "asset_key": key,
             "blocking": event.blocking,
             "check_name": event.check,
             "description": event.description or None,
-            "metadata": {} if event.failed_rows is None else rows,
+            "metadata": metadata,
             "partition": event.partition or None,
             "severity": {"__enum__": f"AssetCheckSeverity.{event.severity}"},
             "success": event.passed,
         }
+    if isinstance(event, Skipped):
+        skipped = {"asset_key": key, "partition": event.partition or None, "tags": {"t2/skipped": "true"}}
+        return {"asset_observation": {**skipped, "metadata_entries": []}}
     item: dict[str, Any] = {"asset_key": key, "partition": event.partition or None}
     if isinstance(event, Materialized):
         item["tags"] = {"dagster/code_version": event.code_version} if event.code_version else {}

@@ -4,15 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict
-from datetime import datetime, timezone
+from datetime import datetime, time, timezone
 from typing import Any
 
 import numpy as np
 
-from t2.ledger.events import CheckPlanned, Evaluated, Event, Failed, Materialized, Planned, RunChanged
+from t2.ledger.events import (
+    CheckPlanned,
+    Evaluated,
+    Event,
+    Failed,
+    Materialized,
+    Planned,
+    RunChanged,
+    Skipped,
+)
 from t2.planning.grid import Grid
 from t2.planning.state import State, TableState
-from t2.project.model import Grain, Partitioning, Project, Source, Table, Test, Upstream
+from t2.project.model import Daily, Grain, Partitioning, Project, Source, Table, Test, Upstream
 
 DAYS = Partitioning(Grain.DAY, datetime(2024, 1, 1), "at")
 NOW = datetime(2024, 1, 4, 12, tzinfo=timezone.utc)
@@ -40,8 +49,8 @@ def source(key: str, partitioning: Partitioning | None = None) -> Source:
     return Source(key, f"source.p.{name}", name, schema, None, schema, key, "s.yml", partitioning)
 
 
-def check(key: str, name: str, severity: Any = "error") -> Test:
-    return Test(f"test.p.{name}", name, key, "not_null", severity)
+def check(key: str, name: str, severity: Any = "error", **changes: Any) -> Test:
+    return Test(f"test.p.{name}", name, key, "not_null", severity, **{"per_partition": True, **changes})
 
 
 def project(*nodes: Table | Source, fingerprint: str = "f") -> Project:
@@ -60,9 +69,15 @@ def project(*nodes: Table | Source, fingerprint: str = "f") -> Project:
 
 
 # raw → a → b (which reads itself) → whole, an unpartitioned table
+CHECKS = (
+    check("s/a", "c"),
+    check("s/a", "w", "warn"),
+    check("s/a", "named", blocks=("s/b", "s/whole")),
+    check("s/a", "whole", per_partition=False, daily=Daily(time(6))),
+)
 PROJECT = project(
     source("s/raw", DAYS),
-    table("s/a", DAYS, upstreams=(Upstream("s/raw"),), tests=(check("s/a", "c"), check("s/a", "w", "warn"))),
+    table("s/a", DAYS, upstreams=(Upstream("s/raw"),), tests=CHECKS),
     table("s/b", DAYS, upstreams=(Upstream("s/a"), Upstream("s/b", 1)), tests=(check("s/b", "c"),)),
     table("s/whole", upstreams=(Upstream("s/b"),)),
 )
@@ -73,7 +88,11 @@ def plain(state: State) -> dict[str, dict[str, Any]]:
     names = {number: name for name, number in state.codes.items()} | {-1: ""}
     shown = {}
     for key, past in state.tables.items():
-        values = {name: np.nan_to_num(value).tolist() for name, value in asdict(past).items()}
+        values = asdict(past)
+        for name, value in values.items():
+            if isinstance(value, np.ndarray):
+                values[name] = np.nan_to_num(value).tolist()
+        values["barred"] = {other: flags.tolist() for other, flags in past.barred.items() if flags.any()}
         values["code"] = [names[number] for number in values["code"]]
         values["failed_code"] = [names[number] for number in values["failed_code"]]
         shown[key] = values
@@ -91,6 +110,8 @@ def reference(project: Project, events: Sequence[Event], now: datetime = NOW) ->
             partition = grid.key(number) if grid else ""
             for name, value in _partition(project, events, node.key, partition).items():
                 values[name][number] = value
+        for name, value in _failing(project, events, node, count).items():
+            values[name] = value
         values["active_runs"] = len(
             {
                 event.run_id
@@ -115,8 +136,8 @@ def _partition(project: Project, events: Sequence[Event], key: str, partition: s
         planned = any(_is_target(event, landed.run_id, key, partition) for event in events)
         if planned and status in ENDED and not _complete(events, landed.run_id, key, partition):
             values["blocked"] = True
-    for evaluation in _newest_evaluations(events, key, partition).values():
-        if evaluation.blocks and _stands(project, evaluation, landed):
+    for evaluation, held in _holding(project, events, key, partition):
+        if held is None and evaluation:
             values["blocked"] = True
     attempts: list[tuple[int, float, int, str, str]] = []
     for event in events:
@@ -143,7 +164,7 @@ def _ended(project: Project, events: Sequence[Event], run_id: str, key: str, par
     """Return the attempt of an ended run that left a target undone, if it is one."""
     own = [event for event in events if event.run_id == run_id]
     end = max((e for e in own if isinstance(e, RunChanged) and e.status in ENDED), key=lambda e: e.id)
-    if any(isinstance(e, Failed) and (e.table, e.partition) == (key, partition) for e in own):
+    if any(isinstance(e, Failed | Skipped) and (e.table, e.partition) == (key, partition) for e in own):
         return []
     if end.status != _status(events, run_id):
         raise AssertionError("a run ended twice")
@@ -156,7 +177,7 @@ def _ended(project: Project, events: Sequence[Event], run_id: str, key: str, par
     for other in own:
         if isinstance(other, Evaluated) and other.table in reads and other.blocks:
             return []
-        named = isinstance(other, Planned | Failed) and other.table in reads
+        named = isinstance(other, Planned | Failed | Skipped) and other.table in reads
         if named and not _complete(events, run_id, other.table, other.partition):
             return []
     if end.status == "success" and _landed(events, key, partition):
@@ -179,11 +200,51 @@ def _newest_evaluations(events: Sequence[Event], key: str, partition: str) -> di
     return newest
 
 
-def _stands(project: Project, evaluation: Evaluated, landed: Materialized | None) -> bool:
-    for test in project.node(evaluation.table).tests:
-        if test.name == evaluation.check:
-            return test.blocking
-    return landed is None or evaluation.id > landed.id or evaluation.run_id == landed.run_id
+def _holding(project: Project, events: Sequence[Event], key: str, partition: str) -> list[Any]:
+    """Return the failed evaluations that hold back readers of a partition, with whom they hold back."""
+    landed, node = _landed(events, key, partition), project.node(key)
+    tests = {test.name: test for test in node.tests}
+    found = []
+    for evaluation in _newest_evaluations(events, key, partition).values():
+        test = tests.get(evaluation.check)
+        if test is None:
+            stands = landed is None or evaluation.id > landed.id or evaluation.run_id == landed.run_id
+            if evaluation.blocks and not evaluation.test and stands:
+                found.append((evaluation, None))
+        elif evaluation.fails and not _is_whole(node, test):
+            found.append((evaluation, test.held))
+    for test in node.tests:
+        if not _is_whole(node, test):
+            continue
+        all_of_it = [e for e in events if isinstance(e, Evaluated) and (e.table, e.check) == (key, test.name)]
+        passed = max((e.as_of or e.id for e in all_of_it if e.passed), default=0)
+        everywhere = {e.partition for e in all_of_it}
+        newest = [_newest_evaluations(events, key, other)[test.name] for other in everywhere]
+        failing = [e for e in newest if e.fails and e.id > passed]
+        since = passed or min((e.id for e in all_of_it), default=0)
+        if failing and (partition in {e.partition for e in failing} or (landed and landed.id > since)):
+            found.append((failing[0], test.held))
+    return [(evaluation, held) for evaluation, held in found if held != ()]
+
+
+def _is_whole(node: Table | Source, test: Test) -> bool:
+    return node.partitioning is not None and not test.per_partition
+
+
+def _failing(project: Project, events: Sequence[Event], node: Table | Source, count: int) -> dict[str, Any]:
+    """Return whom failed checks hold back by name, which checks those are, and when daily ones ran."""
+    grid = Grid.of(node.partitioning) if node.partitioning else None
+    barred: dict[str, list[bool]] = {}
+    for number in range(count):
+        for _, held in _holding(project, events, node.key, grid.key(number) if grid else ""):
+            for other in held or ():
+                barred.setdefault(other, [False] * count)[number] = True
+    partitions = {event.partition for event in events if isinstance(event, Evaluated)}
+    failing = {e.check for partition in partitions for e, _ in _holding(project, events, node.key, partition)}
+    ran = [e for e in sorted(events, key=lambda e: e.id) if isinstance(e, Evaluated) and e.table == node.key]
+    daily = {test.name for test in node.tests if test.daily}
+    checked_at = {event.check: event.at for event in ran if event.check in daily}
+    return {"barred": barred, "failing": failing, "checked_at": checked_at}
 
 
 def _status(events: Sequence[Event], run_id: str) -> str:

@@ -7,7 +7,16 @@ from dataclasses import replace
 from hypothesis import strategies as st
 from hypothesis.strategies import DrawFn, SearchStrategy
 
-from t2.ledger.events import CheckPlanned, Evaluated, Event, Failed, Materialized, Planned, RunChanged
+from t2.ledger.events import (
+    CheckPlanned,
+    Evaluated,
+    Event,
+    Failed,
+    Materialized,
+    Planned,
+    RunChanged,
+    Skipped,
+)
 
 KEYS = ["2024-01-01", "2024-01-02", "2024-01-03", "2024-01-04", "2023-12-31", "2024-01-01-05:00", "junk"]
 TABLES = ["s/a", "s/b", "s/whole", "s/other"]
@@ -50,13 +59,25 @@ def work(run_id: str, table: str, partition: str) -> SearchStrategy[Event]:
         st.builds(materialized, VERSIONS),
         st.builds(
             lambda check, passed, severity, blocking: Evaluated(
-                0, 0, run_id, table, partition, check, passed, severity, blocking, "", None
+                0,
+                0,
+                run_id,
+                table,
+                partition,
+                check,
+                passed,
+                severity,
+                blocking,
+                "",
+                None,
+                "" if check == "theirs" else f"test.p.{check}",
             ),
-            st.sampled_from(["c", "c", "w", "gone"]),
+            st.sampled_from(["c", "c", "w", "gone", "named", "whole", "whole", "theirs"]),
             st.booleans(),
             st.sampled_from(["ERROR", "ERROR", "WARN"]),
             st.integers(0, 3).map(bool),
         ),
+        st.just(Skipped(0, 0, run_id, table, partition)),
         st.builds(lambda version: Failed(0, 0, run_id, table, partition, 0, version, "boom"), VERSIONS),
     )
 
@@ -79,6 +100,6 @@ def histories(draw: DrawFn, runs: int = 5) -> list[Event]:
 
 def numbered(draw: DrawFn, event: Event, event_id: int) -> Event:
     event = replace(event, id=event_id, at=1_704_400_000.0 + event_id)
-    if isinstance(event, Materialized | Failed):
+    if isinstance(event, Materialized | Failed | Evaluated):
         return replace(event, as_of=draw(st.sampled_from([event_id, event_id - 3])))
     return event

@@ -131,7 +131,7 @@ def test_a_check_taken_down_to_a_warning_blocks_no_longer(url: str) -> None:
     failed = Evaluated(2, AT, "", "s/a", DAY, "c", False, "ERROR", True, "2 rows", 2)
     ledger = followed(url, [landed(1), failed])
     assert ledger.state(PROJECT, NOW).tables["s/a"].blocked.tolist() == [True, False, False]
-    assert ledger.failed_checks("s/a", DAY) == ["c (2 rows)"]
+    assert ledger.failed_checks(PROJECT, "s/a", DAY) == ["c (2 rows)"]
     warned = project(table("s/a", DAYS, tests=(check("s/a", "c", "warn"),)), fingerprint="warned")
     assert ledger.state(warned, NOW).tables["s/a"].blocked.tolist() == [False, False, False]
 

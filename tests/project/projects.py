@@ -69,7 +69,8 @@ RICH = {
                 columns:
                   - name: id
                     data_type: bigint
-                    data_tests: [not_null]
+                    data_tests:
+                      - not_null: {config: {meta: {t2: {blocks: [stg_events]}}}}
               - name: rates
                 config:
                   event_time: day
@@ -131,7 +132,9 @@ RICH = {
                       arguments: {values: [1]}
                       config: {severity: WARN, meta: {t2: {scope: table}}}
             data_tests:
-              - small: {arguments: {most: 3}}
+              - small:
+                  arguments: {most: 3}
+                  config: {meta: {t2: {when: daily, at: "07:30", blocks: [total, daily]}}}
           - name: weekly
             config:
               event_time: day
@@ -165,7 +168,10 @@ RICH = {
             config: {unique_key: code, strategy: check, check_cols: all}
         """,
     "tests/whole_table.sql": "select 1 from {{ ref('daily') }} join {{ ref('total') }} using (day)",
-    "tests/its_window.sql": "select 1 from {{ t2.window('daily') }} where false",
+    "tests/its_window.sql": """
+        {{ config(meta={'t2': {'blocks': 'none'}}) }}
+        select 1 from {{ t2.window('daily') }} where false
+        """,
     "tests/of_ephemeral.sql": "select 1 from {{ ref('clean') }} where false",
     "tests/of_source.sql": "{{ config(severity='warn') }} select 1 from {{ source('raw', 'events') }}",
 }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from datetime import datetime
+from datetime import datetime, time
 
 import pytest
 from click.testing import CliRunner
@@ -15,6 +15,7 @@ from t2.cli.parse import command
 from t2.project.model import (
     Backfill,
     Column,
+    Daily,
     Grain,
     Monitor,
     Partitioning,
@@ -160,6 +161,22 @@ def test_tests_belong_to_tables_with_their_scope(project: Project) -> None:
         ("landing/countries", names_code, "relationships", "error", False, True),
         ("main_reports/totals", "whole_table", "singular", "error", False, False),
     }
+
+
+def test_tests_say_what_they_hold_back_and_when_they_run(project: Project) -> None:
+    tests = {test.name: test for node in project.nodes() for test in node.tests}
+    assert {name: test.blocks for name, test in tests.items() if test.blocks is not None} == {
+        "small_daily_3": ("main_reports/totals", "main/daily"),
+        "its_window": (),
+        # A view stands for the tables that read it, an ephemeral model in between too.
+        "source_not_null_raw_events_id": ("main/daily", "main_reports/totals"),
+    }
+    assert [(test.name, test.daily) for test in tests.values() if test.daily] == [
+        ("small_daily_3", Daily(time(7, 30), "Europe/Berlin"))
+    ]
+    held = {name: tests[name].held for name in ("accepted_values_daily_day__1", "its_window", "of_source")}
+    assert held == dict.fromkeys(held, ())
+    assert (tests["unique_daily_day"].held, tests["unique_daily_day"].blocking) == (None, True)
 
 
 def test_parse_prints_every_table_and_counts(project: Project) -> None:

@@ -102,6 +102,24 @@ def test_every_mistake_is_reported_with_its_line_and_a_hint(tmp_path: Path) -> N
             "give it event_time, batch_size and begin",
         ),
         ("models/models.yml:69", "meta.t2.scope is 'row'; expected partition or table", None),
+        ("models/models.yml:75", "meta.t2.when is 'dayly'; expected landing or daily", "did you mean daily?"),
+        ("models/models.yml:76", "meta.t2.at is '7:30'; expected a time of day such as 06:00", None),
+        (
+            "models/models.yml:77",
+            "meta.t2.blocks of unique_good_t, whose severity is warn: it holds back nothing",
+            "remove blocks, or give it severity error",
+        ),
+        (
+            "models/models.yml:77",
+            "whole does not read good",
+            "its readers are microbatch_in_berlin, plain_view, unpartitioned, windows",
+        ),
+        (
+            "models/models.yml:83",
+            "meta.t2.at is for tests that run daily",
+            "add when: daily, or remove it",
+        ),
+        ("models/models.yml:84", "unpartitoned does not read good", "did you mean unpartitioned?"),
         (
             "models/sources.yml:4",
             "source raw.untimed has neither event_time nor batch_size, but partitioned tables read it",

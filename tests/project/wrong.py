@@ -116,6 +116,21 @@ WRONG = {
                         meta:
                           t2:
                             scope: row
+                  - unique:
+                      config:
+                        severity: warn
+                        meta:
+                          t2:
+                            when: dayly
+                            at: "7:30"
+                            blocks: [whole]
+                  - accepted_values:
+                      arguments: {values: [1]}
+                      config:
+                        meta:
+                          t2:
+                            at: 12:30
+                            blocks: [unpartitoned, windows]
           - name: reader
             config: {event_time: t, batch_size: day, begin: 2024-01-01}
         """,

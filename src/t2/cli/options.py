@@ -81,7 +81,7 @@ class NothingYet:
         """Return no error."""
         return None
 
-    def failed_checks(self, key: str, partition: str) -> list[str]:
+    def failed_checks(self, project: Project, key: str, partition: str) -> list[str]:
         """Return no checks."""
         return []
 

@@ -14,7 +14,7 @@ from t2.planning.planner import Plan
 from t2.planning.reasons import outcome_of, verdict
 from t2.planning.state import UNKNOWN_CODE
 from t2.planning.verdict import Outcome, Reason
-from t2.project.model import Source, Table
+from t2.project.model import Project, Source, Table
 
 FOLD = 10
 # "Runtime Error in model fct_orders (models/fct_orders.sql)"
@@ -27,8 +27,8 @@ class Facts(Protocol):
     def failure(self, key: str, partition: str) -> str | None:
         """Return the newest failed attempt's error."""
 
-    def failed_checks(self, key: str, partition: str) -> list[str]:
-        """Return the blocking checks that failed, each with its count of rows where known."""
+    def failed_checks(self, project: Project, key: str, partition: str) -> list[str]:
+        """Return the checks that hold back readers, each with its count of rows where known."""
 
     def run_of(self, key: str, partition: str) -> str | None:
         """Return the id of the run that landed a partition."""
@@ -190,10 +190,13 @@ def _state(plan: Plan, facts: Facts, key: str, index: int, outcome: Outcome) -> 
         return f"is not over yet: its window ends {_end(node, index)}"
     if isinstance(node, Source):
         if outcome is Outcome.BLOCKED:
-            return "failed " + ", ".join(facts.failed_checks(key, partition))
+            return "failed " + ", ".join(facts.failed_checks(plan.project, key, partition))
         return "has not landed in the raw layer"
     if outcome is Outcome.BLOCKED:
-        checks = ", ".join(facts.failed_checks(key, partition)) or "the run ended before its checks did"
+        checks = (
+            ", ".join(facts.failed_checks(plan.project, key, partition))
+            or "the run ended before its checks did"
+        )
         return f"is held back by {checks}"
     if outcome in (Outcome.FAILED, Outcome.RETRYING):
         error = _first_line(facts.failure(key, partition) or "its run ended without saying why")

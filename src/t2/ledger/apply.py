@@ -22,8 +22,18 @@ from t2.ledger.events import (
     Materialized,
     Planned,
     RunChanged,
+    Skipped,
 )
-from t2.ledger.schema import checks, failures, incomplete, partitions, planned_checks, runs, targets
+from t2.ledger.schema import (
+    check_totals,
+    checks,
+    failures,
+    incomplete,
+    partitions,
+    planned_checks,
+    runs,
+    targets,
+)
 
 # Both databases limit the parameters of a statement; SQLite's limit is 32,766.
 CHUNK = 500
@@ -40,6 +50,7 @@ class Batch:
     planned_checks: dict[tuple[str, str, str], Row] = field(default_factory=dict)
     partitions: dict[tuple[str, str], Row] = field(default_factory=dict)
     checks: dict[tuple[str, str, str], Row] = field(default_factory=dict)
+    totals: dict[tuple[str, str], Row] = field(default_factory=dict)
     failures: dict[tuple[str, str, int], Row] = field(default_factory=dict)
     run_ids: set[str] = field(default_factory=set)
     tables: set[str] = field(default_factory=set)
@@ -92,14 +103,38 @@ class Batch:
         if not stale:
             row = _row(event)
             row["check_name"] = row.pop("check")
-            row["blocks"] = event.blocks
+            row["fails"] = event.fails
+            del row["as_of"]
             _newest(self.checks, (event.table, event.partition, event.check), row)
+            self._total(event)
 
     def failed(self, event: Failed, stale: bool) -> None:
         """Take a failed attempt."""
         self._target(event, "failed_id")
         if not stale:
             self.failures[(event.table, event.partition, event.id)] = _row(event)
+
+    def skipped(self, event: Skipped, _stale: bool) -> None:
+        """Take a target that was left as it is."""
+        self._target(event, "skipped_id")
+
+    def _total(self, event: Evaluated) -> None:
+        row = self.totals.setdefault(
+            (event.table, event.check),
+            {
+                "table_key": event.table,
+                "check_name": event.check,
+                "event_id": 0,
+                "at": 0.0,
+                "passed_as_of": 0,
+                "first_id": event.id,
+            },
+        )
+        if event.id > row["event_id"]:
+            row.update(event_id=event.id, at=event.at)
+        row["first_id"] = min(row["first_id"], event.id)
+        if event.passed:
+            row["passed_as_of"] = max(row["passed_as_of"], event.as_of)
 
     def _run(self, run_id: str) -> Row:
         return self.runs.setdefault(
@@ -115,7 +150,7 @@ class Batch:
             },
         )
 
-    def _target(self, event: Planned | Materialized | Evaluated | Failed, column: str) -> None:
+    def _target(self, event: Planned | Materialized | Evaluated | Failed | Skipped, column: str) -> None:
         if not event.run_id:
             return
         key = (event.run_id, event.table, event.partition)
@@ -128,6 +163,7 @@ class Batch:
                 "planned_id": 0,
                 "built_id": 0,
                 "failed_id": 0,
+                "skipped_id": 0,
                 "blocked_id": 0,
                 "complete": False,
             },
@@ -142,6 +178,7 @@ _ADDERS: Mapping[type, Callable[[Batch, Any, bool], None]] = {
     Materialized: Batch.materialized,
     Evaluated: Batch.evaluated,
     Failed: Batch.failed,
+    Skipped: Batch.skipped,
 }
 
 
@@ -154,6 +191,7 @@ def apply(connection: Connection, events: Sequence[Event], wiped: Mapping[str, f
     for table, rows in ((partitions, batch.partitions), (checks, batch.checks)):
         columns = tuple(column.name for column in table.columns if not column.primary_key)
         _upsert(connection, table, rows.values(), [("event_id", columns)])
+    _upsert(connection, check_totals, batch.totals.values(), _TOTAL_GROUPS, least=("first_id",))
     _upsert(connection, failures, batch.failures.values(), [])
     others = _complete(connection, batch)
     return batch.tables | _tables_of(connection, set(batch.runs), batch.run_ids | others)
@@ -238,7 +276,8 @@ _RUN_GROUPS = [
     ("started_id", ("started_id", "started_at")),
     ("ended_id", ("ended_id", "ended_at")),
 ]
-_TARGET_IDS = ("planned_id", "built_id", "failed_id", "blocked_id")
+_TARGET_IDS = ("planned_id", "built_id", "failed_id", "skipped_id", "blocked_id")
+_TOTAL_GROUPS = [("event_id", ("event_id", "at")), ("passed_as_of", ("passed_as_of",))]
 
 
 def _upsert(
@@ -246,8 +285,12 @@ def _upsert(
     table: sa.Table,
     rows: Collection[Row],
     groups: Sequence[tuple[str, tuple[str, ...]]],
+    least: Sequence[str] = (),
 ) -> None:
-    """Insert rows; of each group (id, columns) the columns come from whichever row has the higher id."""
+    """Insert rows; of each group (id, columns) the columns come from whichever row has the higher id.
+
+    Of the columns in `least` the lower value stays.
+    """
     if not rows:
         return
     dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
@@ -261,6 +304,9 @@ def _upsert(
         for newest, names in groups
         for name in names
     }
+    for name in least:
+        lower = insert.excluded[name] < table.c[name]
+        changes[name] = sa.case((lower, insert.excluded[name]), else_=table.c[name])
     connection.execute(insert.on_conflict_do_update(index_elements=keys, set_=changes), list(rows))
 
 

@@ -6,7 +6,7 @@ failed) is little, and is worked out anew for each table that changed.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -15,9 +15,10 @@ import sqlalchemy as sa
 from numpy.typing import NDArray
 from sqlalchemy.engine import Connection
 
+from t2.ledger.gates import Gate
 from t2.ledger.outcomes import Outcomes, TableOutcomes
 from t2.ledger.positions import positions
-from t2.ledger.schema import partitions, touched, wipes
+from t2.ledger.schema import check_totals, partitions, touched, wipes
 from t2.planning.grid import Grid
 from t2.planning.state import UNKNOWN_CODE, Active, State, TableState
 from t2.project.model import Project
@@ -33,6 +34,9 @@ _LANDINGS = sa.select(
     # Keys sort as their windows do: those from `onward` on were not over yet when the table was loaded.
     sa.or_(partitions.c.event_id > sa.bindparam("after"), partitions.c.partition >= sa.bindparam("onward")),
 )
+_TOTALS = sa.select(check_totals.c.check_name, check_totals.c.at).where(
+    check_totals.c.table_key == sa.bindparam("key")
+)
 # A longer key is none of a grid's, cut off or not.
 _ROW = np.dtype([("partition", "U17"), ("id", "i8"), ("at", "f8"), ("code", "O"), ("as_of", "i8")])
 _NEVER = "~"  # sorts after every key
@@ -45,6 +49,9 @@ class Arrays:
         self.project = project
         self._grids = {
             node.key: Grid.of(node.partitioning) if node.partitioning else None for node in project.nodes()
+        }
+        self._daily = {
+            node.key: daily for node in project.nodes() if (daily := {t.name for t in node.tests if t.daily})
         }
         self._tables: dict[str, TableState] = {}
         self._codes: dict[str, int] = {}
@@ -89,8 +96,10 @@ class Arrays:
             connection, self.project, changed, wiped, everything=len(changed) == len(self._grids)
         )
         loaded = {}
+        checked_at = self._checked_at(connection, changed & self._daily.keys())
         for key in changed:
             past = self._landings(connection, key, fresh=key in reset)
+            past.checked_at = checked_at.get(key, {})
             past.wiped_id = int(wiped.get(key, 0) * 1000)
             self._fill(key, past, outcomes.of(key))
             loaded[key] = past
@@ -122,6 +131,14 @@ class Arrays:
             past.as_of[index] = rows["as_of"]
         return past
 
+    def _checked_at(self, connection: Connection, keys: Iterable[str]) -> dict[str, dict[str, float]]:
+        """Return when the daily checks of some tables were last evaluated."""
+        found: dict[str, dict[str, float]] = {}
+        for key in keys:
+            rows: Iterable[Any] = connection.execute(_TOTALS, {"key": key})
+            found[key] = {name: at for name, at in rows if name in self._daily[key]}
+        return found
+
     def _code_ids(self, versions: Sequence[str]) -> NDArray[np.int32]:
         for version in sorted(set(versions) - self._codes.keys() - {""}):
             self._codes[version] = len(self._codes)
@@ -134,8 +151,11 @@ class Arrays:
         past.active_runs = outcomes.active_runs
         for partition, index in _indexed(grid, outcomes.active, past.count):
             past.active[index] = Active.RUNNING if outcomes.active[partition] else Active.QUEUED
-        for _, index in _indexed(grid, dict.fromkeys(outcomes.blocked), past.count):
+        for _, index in _indexed(grid, dict.fromkeys(outcomes.unchecked), past.count):
             past.blocked[index] = True
+        for gate in outcomes.gates:
+            self._close(grid, past, gate)
+        past.failing = frozenset(gate.check for gate in outcomes.gates)
         for partition, index in _indexed(grid, outcomes.attempts, past.count):
             attempts = outcomes.attempts[partition]
             newest = max(attempts)
@@ -145,6 +165,18 @@ class Arrays:
             past.failed_code[index] = self._code_ids([newest.code_version])[0]
             past.failures[index] = sum(item.code_version == newest.code_version for item in attempts)
             past.canceled[index] = newest.kind == "canceled"
+
+    def _close(self, grid: Grid | None, past: TableState, gate: Gate) -> None:
+        """Mark the partitions that a failed check holds back."""
+        shut = np.zeros(past.count, np.bool_)
+        for _, index in _indexed(grid, gate.partitions, past.count):
+            shut[index] = True
+        if gate.since is not None:
+            shut |= past.landed_id > gate.since
+        if gate.held is None:
+            past.blocked |= shut
+        for key in gate.held or ():
+            past.barred[key] = past.barred[key] | shut if key in past.barred else shut
 
 
 def _indexed(grid: Grid | None, values: Mapping[str, Any], count: int) -> list[tuple[str, int]]:

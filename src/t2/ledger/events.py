@@ -31,6 +31,8 @@ CODE_VERSION = "t2/code_version"
 ERROR = "t2/error"
 FINGERPRINT = "t2/fingerprint"
 FAILED = "t2/failed"
+SKIPPED = "t2/skipped"
+TEST = "t2/test"
 DAGSTER_CODE_VERSION = "dagster/code_version"
 # T2's own name, and the one that checks of dagster-dbt use.
 FAILED_ROWS = ("t2/failing_rows", "dagster_dbt/failed_row_count")
@@ -89,7 +91,11 @@ class Materialized:
 
 @dataclass(frozen=True)
 class Evaluated:
-    """A check was evaluated on a partition; `failed_rows` is None where the test did not say."""
+    """A check was evaluated on a partition; `failed_rows` is None where the test did not say.
+
+    `test` is dbt's unique id if T2 evaluated one of its tests, "" for anybody else's check. `as_of` is the
+    event's own id where it was not said.
+    """
 
     id: int
     at: float
@@ -102,11 +108,18 @@ class Evaluated:
     blocking: bool
     description: str
     failed_rows: int | None
+    test: str = ""
+    as_of: int = 0
+
+    @property
+    def fails(self) -> bool:
+        """Whether it failed, and is more than a warning."""
+        return not self.passed and self.severity == "ERROR"
 
     @property
     def blocks(self) -> bool:
-        """Whether this holds back what reads the partition."""
-        return not self.passed and self.blocking and self.severity == "ERROR"
+        """Whether this holds back everything that reads the partition."""
+        return self.fails and self.blocking
 
 
 @dataclass(frozen=True)
@@ -123,7 +136,18 @@ class Failed:
     error: str
 
 
-Event: TypeAlias = RunChanged | Planned | CheckPlanned | Materialized | Evaluated | Failed
+@dataclass(frozen=True)
+class Skipped:
+    """A run left a partition as it is, because something that it reads failed a check in the same run."""
+
+    id: int
+    at: float
+    run_id: str
+    table: str
+    partition: str
+
+
+Event: TypeAlias = RunChanged | Planned | CheckPlanned | Materialized | Evaluated | Failed | Skipped
 
 
 def parse(event_id: int, run_id: str, kind: str, text: str) -> Event | None:
@@ -171,7 +195,8 @@ def _materialized(event_id: int, at: float, run_id: str, data: Mapping[str, Any]
 
 
 def _evaluated(event_id: int, at: float, run_id: str, data: Mapping[str, Any]) -> Event:
-    rows = next((data["metadata"][name] for name in FAILED_ROWS if name in data["metadata"]), None)
+    metadata = data["metadata"]
+    rows = next((metadata[name] for name in FAILED_ROWS if name in metadata), None)
     return Evaluated(
         event_id,
         at,
@@ -184,12 +209,17 @@ def _evaluated(event_id: int, at: float, run_id: str, data: Mapping[str, Any]) -
         bool(data["blocking"]),
         _text(data["description"] or ""),
         None if rows is None else rows["value"],
+        metadata[TEST]["text"] if TEST in metadata else "",
+        metadata[AS_OF]["value"] if AS_OF in metadata else event_id,
     )
 
 
 def _observed(event_id: int, at: float, run_id: str, data: Mapping[str, Any]) -> Event | None:
     item = data["asset_observation"]
-    if (item["tags"] or {}).get(FAILED) != "true":
+    tags = item["tags"] or {}
+    if tags.get(SKIPPED) == "true":
+        return Skipped(event_id, at, run_id, _key(item), item["partition"] or "")
+    if tags.get(FAILED) != "true":
         return None
     metadata = _metadata(item)
     return Failed(

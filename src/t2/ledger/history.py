@@ -52,7 +52,7 @@ class Attempt:
 
 @dataclass(frozen=True)
 class Check:
-    """The newest evaluation of a check. `blocks`: it failed and holds back what reads the partition."""
+    """The newest evaluation of a check on a partition. `fails`: it failed, and is more than a warning."""
 
     name: str
     event_id: int
@@ -61,16 +61,9 @@ class Check:
     passed: bool
     severity: str
     blocking: bool
-    blocks: bool
+    fails: bool
     description: str
     failed_rows: int | None
-
-    @property
-    def text(self) -> str:
-        """The check's name, with its count of failing rows where known."""
-        if self.failed_rows is None:
-            return self.name
-        return f"{self.name} ({self.failed_rows:,} row{'' if self.failed_rows == 1 else 's'})"
 
 
 def active_runs(connection: Connection) -> list[ActiveRun]:
@@ -162,7 +155,7 @@ _ERRORS = {
 
 def checks_of(connection: Connection, table: str, partition: str) -> list[Check]:
     """Return the newest evaluation of each check on a partition, failed ones first."""
-    names = ("check_name", "event_id", "at", "run_id", "passed", "severity", "blocking", "blocks")
+    names = ("check_name", "event_id", "at", "run_id", "passed", "severity", "blocking", "fails")
     columns = [checks.c[name] for name in (*names, "description", "failed_rows")]
     query = (
         sa.select(*columns)

@@ -17,6 +17,7 @@ from t2.ledger import history, log, wipes
 from t2.ledger.apply import apply
 from t2.ledger.arrays import Arrays
 from t2.ledger.events import Event, parse
+from t2.ledger.gates import Gate, gates
 from t2.ledger.schema import cursor, prepare, touched
 from t2.ledger.storage import open_engine
 from t2.planning.state import State
@@ -159,9 +160,17 @@ class Ledger:
         attempts = self.attempts(key, partition)
         return attempts[0].error if attempts else None
 
-    def failed_checks(self, key: str, partition: str) -> list[str]:
-        """Return the blocking checks that failed on a partition, each with its count of rows where known."""
-        return [check.text for check in self.checks(key, partition) if check.blocks]
+    def failed_checks(self, project: Project, key: str, partition: str) -> list[str]:
+        """Return the checks that hold back readers of a partition, each with its count of rows."""
+        landed = self.landing(key, partition)
+        built = landed.event_id if landed else 0
+        closed = self.gates(project, key)
+        return [gate.text(partition) for gate in closed if gate.shuts(partition, built)]
+
+    def gates(self, project: Project, key: str) -> list[Gate]:
+        """Return the checks of a table that failed and hold back its readers."""
+        with self._reading() as connection:
+            return gates(connection, project, [key]).get(key, [])
 
     def run_of(self, key: str, partition: str) -> str | None:
         """Return the id of the run that landed a partition."""

@@ -12,7 +12,8 @@ from sqlalchemy.engine import Connection
 
 from t2.ledger.apply import chunks
 from t2.ledger.events import ENDED, RUNNING
-from t2.ledger.schema import blocking_now, checks, failures, incomplete, partitions, runs, targets
+from t2.ledger.gates import Gate, gates
+from t2.ledger.schema import failures, incomplete, partitions, runs, targets
 from t2.project.model import Project
 
 _ended = runs.c.status.in_(ENDED)
@@ -28,6 +29,7 @@ _UNDONE = (
         targets.c.planned_id,
         targets.c.built_id,
         targets.c.failed_id,
+        targets.c.skipped_id,
         runs.c.status,
         runs.c.started_id,
         runs.c.ended_id,
@@ -42,22 +44,6 @@ _UNDONE = (
     )
     .where(incomplete, targets.c.planned_id > 0)
     .where(sa.or_(~_ended, runs.c.ended_id > landed_id, partitions.c.run_id == targets.c.run_id))
-)
-_BLOCKING = (
-    sa.select(
-        checks.c.table_key,
-        checks.c.partition,
-        checks.c.check_name,
-        checks.c.event_id,
-        checks.c.run_id,
-        landed_id.label("landed_id"),
-        partitions.c.run_id.label("landed_by"),
-    )
-    .outerjoin(
-        partitions,
-        sa.and_(partitions.c.table_key == checks.c.table_key, partitions.c.partition == checks.c.partition),
-    )
-    .where(blocking_now)
 )
 _FAILED = (
     sa.select(
@@ -91,10 +77,14 @@ class FailedAttempt:
 
 @dataclass
 class TableOutcomes:
-    """One table's: `active` is True where the run has started; `attempts` are those since the landing."""
+    """One table's: `active` is True where the run has started; `attempts` are those since the landing.
+
+    `unchecked`: the run that built it ended before its checks did. `gates`: its checks that failed.
+    """
 
     active: dict[str, bool] = field(default_factory=dict)
-    blocked: set[str] = field(default_factory=set)
+    unchecked: set[str] = field(default_factory=set)
+    gates: list[Gate] = field(default_factory=list)
     attempts: dict[str, list[FailedAttempt]] = field(default_factory=lambda: defaultdict(list))
     runs: set[str] = field(default_factory=set)
 
@@ -120,11 +110,9 @@ class Outcomes:
         self._keys = None if everything else keys
         self._wiped = wiped
         self._tables: dict[str, TableOutcomes] = defaultdict(TableOutcomes)
-        self._blocking_tests = {
-            node.key: {test.name: test.blocking for test in node.tests} for node in project.nodes()
-        }
         self._read_failures()
-        self._read_checks()
+        for key, closed in gates(connection, project, self._keys).items():
+            self._tables[key].gates = closed
         self._read_undone(project)
 
     def of(self, key: str) -> TableOutcomes:
@@ -143,14 +131,6 @@ class Outcomes:
             attempt = FailedAttempt(row.event_id, row.at, row.as_of, row.code_version, "failed")
             self._tables[row.table_key].attempts[row.partition].append(attempt)
 
-    def _read_checks(self) -> None:
-        for row in self._rows(_BLOCKING, checks.c.table_key):
-            # Whoever took a test's severity down wants it to block no longer. A check that the project does
-            # not know (somebody's own, or a deleted test) counts until the partition is built without it.
-            stands = row.event_id > row.landed_id or row.run_id == row.landed_by
-            if self._blocking_tests.get(row.table_key, {}).get(row.check_name, stands):
-                self._tables[row.table_key].blocked.add(row.partition)
-
     def _read_undone(self, project: Project) -> None:
         rows = list(self._rows(_UNDONE, targets.c.table_key))
         troubles = troubles_of(self._connection, {row.run_id for row in rows if row.status in ENDED})
@@ -164,7 +144,7 @@ class Outcomes:
             if row.ended_at <= self._wiped.get(row.table_key, 0.0):
                 continue
             if row.built_id and row.landed_by == row.run_id:
-                table.blocked.add(row.partition)
+                table.unchecked.add(row.partition)
             attempt = ended_attempt(row, troubles[row.run_id], upstreams_of(project, row.table_key))
             if attempt is not None and row.ended_id > row.landed_id:
                 table.attempts[row.partition].append(attempt)
@@ -194,12 +174,12 @@ def troubles_of(connection: Connection, run_ids: Collection[str]) -> dict[str, d
 def ended_attempt(row: Any, troubles: Mapping[str, bool], upstreams: Collection[str]) -> FailedAttempt | None:
     """Return the attempt that an ended run left undone without a word; None if it said so or skipped it.
 
-    It is skipped if something that it reads did not get done, or was blocked, in the same run; if the table
-    said of other partitions that they failed (it was not this one's turn yet, or it had landed before); and
-    if the run succeeded without building again what had landed. A run that died read its inputs after it
-    started; one that was canceled was canceled by someone who knew them.
+    It is skipped if its step said so; if something that it reads did not get done, or was blocked, in the
+    same run; if the table said of other partitions that they failed (it was not its turn yet, or it had
+    landed before); and if the run succeeded without building again what had landed. A run that died read its
+    inputs after it started; one that was canceled was canceled by someone who knew them.
     """
-    if row.failed_id:
+    if row.failed_id or row.skipped_id:
         return None
     if row.status == "canceled":
         return FailedAttempt(row.ended_id, row.ended_at, row.ended_id, "", "canceled")

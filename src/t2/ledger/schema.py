@@ -10,7 +10,7 @@ from __future__ import annotations
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-VERSION = 2
+VERSION = 3
 
 metadata = sa.MetaData()
 
@@ -55,7 +55,7 @@ runs = _table(
     sa.Column("ended_at", sa.Float(53), nullable=False),
 )
 
-# What a run was to build (`planned_id`), built, failed by its own word, and saw blocked by a check.
+# What a run was to build (`planned_id`), built, failed or skipped by its own word, and saw blocked.
 # `complete`: it was built, and every check that its run planned was evaluated on it or that run succeeded.
 targets = _table(
     "t2_targets",
@@ -65,6 +65,7 @@ targets = _table(
     sa.Column("planned_id", _ID, nullable=False),
     sa.Column("built_id", _ID, nullable=False),
     sa.Column("failed_id", _ID, nullable=False),
+    sa.Column("skipped_id", _ID, nullable=False),
     sa.Column("blocked_id", _ID, nullable=False),
     sa.Column("complete", sa.Boolean, nullable=False),
 )
@@ -89,7 +90,7 @@ partitions = _table(
     sa.Column("fingerprint", sa.Text, nullable=False),
 )
 
-# The newest evaluation of each check on each partition. `blocks`: it failed, is an ERROR, and is blocking.
+# The newest evaluation of each check on each partition. `fails`: it failed as an ERROR. `test`: see events.
 checks = _table(
     "t2_checks",
     sa.Column("table_key", sa.Text, primary_key=True),
@@ -101,9 +102,22 @@ checks = _table(
     sa.Column("passed", sa.Boolean, nullable=False),
     sa.Column("severity", sa.Text, nullable=False),
     sa.Column("blocking", sa.Boolean, nullable=False),
-    sa.Column("blocks", sa.Boolean, nullable=False),
+    sa.Column("fails", sa.Boolean, nullable=False),
+    sa.Column("test", sa.Text, nullable=False),
     sa.Column("description", sa.Text, nullable=False),
     sa.Column("failed_rows", _ID),
+)
+
+# All evaluations of a check, on whichever partitions: the newest, what the newest that passed had seen
+# (`passed_as_of`, 0: none passed yet), and the first.
+check_totals = _table(
+    "t2_check_totals",
+    sa.Column("table_key", sa.Text, primary_key=True),
+    sa.Column("check_name", sa.Text, primary_key=True),
+    sa.Column("event_id", _ID, nullable=False),
+    sa.Column("at", sa.Float(53), nullable=False),
+    sa.Column("passed_as_of", _ID, nullable=False),
+    sa.Column("first_id", _ID, nullable=False),
 )
 
 # The attempts that a run itself reported as failed; those that died or were canceled follow from `targets`.
@@ -126,10 +140,10 @@ wipes = _table(
     sa.Column("at", sa.Float(53), nullable=False),
 )
 
-DERIVED = (runs, targets, planned_checks, partitions, checks, failures, wipes)
+DERIVED = (runs, targets, planned_checks, partitions, checks, check_totals, failures, wipes)
 
 incomplete = targets.c.complete.is_(sa.false())
-blocking_now = checks.c.blocks.is_(sa.true())
+failing_now = checks.c.fails.is_(sa.true())
 
 sa.Index("t2_targets_built", targets.c.table_key, targets.c.partition, targets.c.built_id)
 # Partial: what is incomplete or blocked is little, what was ever built is a lot.
@@ -141,11 +155,11 @@ sa.Index(
     postgresql_where=incomplete,
 )
 sa.Index(
-    "t2_checks_blocking",
+    "t2_checks_failing",
     checks.c.table_key,
     checks.c.partition,
-    sqlite_where=blocking_now,
-    postgresql_where=blocking_now,
+    sqlite_where=failing_now,
+    postgresql_where=failing_now,
 )
 sa.Index("t2_runs_status", runs.c.status)
 

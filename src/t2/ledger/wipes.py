@@ -12,6 +12,7 @@ from t2.ledger.apply import chunks, complete
 from t2.ledger.events import ENDED
 from t2.ledger.schema import (
     DERIVED,
+    check_totals,
     checks,
     event_logs,
     failures,
@@ -44,7 +45,7 @@ def wipe(connection: Connection, fresh: Mapping[str, float]) -> None:
     for key, at in fresh.items():
         connection.execute(wipes.delete().where(wipes.c.table_key == key))
         connection.execute(wipes.insert(), {"table_key": key, "at": at})
-        for table in (partitions, checks, failures):
+        for table in (partitions, checks, check_totals, failures):
             connection.execute(table.delete().where(table.c.table_key == key, table.c.at <= at))
         _forget_deleted_events(connection, key)
         complete(connection, targets.c.table_key == key)
@@ -56,7 +57,7 @@ def _forget_deleted_events(connection: Connection, key: str) -> None:
     Active runs keep their targets, or the planner would ask for the same partitions once more.
     """
     theirs = (targets.c.table_key == key, targets.c.run_id.in_(_ENDED_RUNS))
-    columns = [targets.c[name] for name in ("planned_id", "built_id", "failed_id")]
+    columns = [targets.c[name] for name in ("planned_id", "built_id", "failed_id", "skipped_id")]
     for column in columns:
         gone = ~sa.exists().where(event_logs.c.id == column)
         connection.execute(targets.update().where(*theirs, column > 0, gone).values({column.name: 0}))

@@ -29,12 +29,15 @@ class TableState:
 
     `landed_id`, `as_of`, `failed_id`, `failed_as_of`: event ids, 0 where there is none.
     `landed_at`, `failed_at`: epoch seconds, NaN where there is none.
-    `blocked`: a blocking check failed on the newest materialization, or its checks never ran.
+    `blocked`: a check failed that blocks all readers, or the checks of the newest materialization never ran.
+    `barred`: by key of a table, where a check failed that blocks that table, but not all readers.
     `active`: `Active`. `code`, `failed_code`: ids of code versions (`State.codes`) or UNKNOWN_CODE.
     `failures`: failed attempts with the same code since the last landing, whatever the inputs.
     `canceled`: the newest attempt was canceled by a person.
     `active_runs`: how many runs that have not ended still have partitions of this table to build or check.
     `wiped_id`: a number that the newest wipe of the table has and no other, 0 if there was none.
+    `failing`: the checks that hold back readers of some partition. `checked_at`: when each daily check was
+    last evaluated on any, in epoch seconds.
     """
 
     landed_id: NDArray[np.int64]
@@ -51,6 +54,9 @@ class TableState:
     canceled: NDArray[np.bool_]
     active_runs: int = 0
     wiped_id: int = 0
+    barred: dict[str, NDArray[np.bool_]] = field(default_factory=dict)
+    failing: frozenset[str] = frozenset()
+    checked_at: Mapping[str, float] = field(default_factory=dict)
 
     @classmethod
     def empty(cls, count: int) -> TableState:
@@ -81,18 +87,32 @@ class TableState:
         return (self.landed_id > 0) & ~self.blocked
 
 
+@dataclass(frozen=True)
+class Wanted:
+    """What running backfills want of one table; both arrays have one entry a partition.
+
+    `backfill`: the id of the backfill that wants the partition, 0 where none does. `since`: the least `as_of`
+    of a build that counts for it.
+    """
+
+    backfill: NDArray[np.int64]
+    since: NDArray[np.int64]
+
+
 @dataclass
 class State:
     """The whole ledger as arrays.
 
     `tables` by key, sources too; `codes`: ids by code version; `cursor`: the last event id. `changed`: the
     tables that are not the same object as in the ledger's state before this one (all at first).
+    `wanted`: what running backfills want, for the tables of which they want something.
     """
 
     tables: Mapping[str, TableState]
     codes: Mapping[str, int] = field(default_factory=dict)
     cursor: int = 0
     changed: frozenset[str] = frozenset()
+    wanted: Mapping[str, Wanted] = field(default_factory=dict)
 
     def code_id(self, version: str) -> int:
         """Return the id of a code version, UNKNOWN_CODE if nothing was ever built with it."""

@@ -5,16 +5,17 @@ from __future__ import annotations
 import hashlib
 import re
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
+from datetime import time
 from typing import Any, Literal
 
-from t2.project.config import TEST, check
+from t2.project.config import TEST, check, nearest
 from t2.project.declared import Declared, Node
 from t2.project.files import child, text
 from t2.project.graph import COMMENT, Partitionings, reached
 from t2.project.layers import META, Layer, Path
-from t2.project.model import Test
+from t2.project.model import Daily, Test
 
 ROW_WISE = ("not_null", "unique", "accepted_values", "relationships")
 DEFAULT_THRESHOLDS = {"error_if": "!= 0", "warn_if": "!= 0", "fail_calc": "count(*)"}
@@ -88,7 +89,8 @@ def _owner(declared: Declared, node: Node, place: Mapping[str, int]) -> str | No
 
 def _test(declared: Declared, uid: str, node: Node, owner: str, cut: Partitionings) -> Test:
     metadata = node.get("test_metadata")
-    scope = _scope(declared, node, owner)
+    settings = _settings(declared, node, owner)
+    scope = settings.get("scope")
     by_partition = metadata is not None or "t2.window(" in COMMENT.sub("", node.get("raw_code") or "")
     severity: Literal["error", "warn"] = (
         "warn" if str(node["config"]["severity"]).lower() == "warn" else "error"
@@ -104,6 +106,9 @@ def _test(declared: Declared, uid: str, node: Node, owner: str, cut: Partitionin
         per_partition=cut[owner] is not None and (by_partition if scope is None else scope == "partition"),
         row_wise=_is_row_wise(node),
         file=_file(declared, node),
+        blocks=_blocks(declared, node, owner, severity, settings),
+        daily=_daily(declared, node, owner, settings),
+        screen=settings.get("screen", True),
     )
 
 
@@ -126,16 +131,78 @@ def _is_row_wise(node: Node) -> bool:
     )
 
 
-def _scope(declared: Declared, node: Node, owner: str) -> str | None:
+def _settings(declared: Declared, node: Node, owner: str) -> dict[str, Any]:
     settings = (node["config"].get("meta") or {}).get("t2")
     if settings is None:
-        return None
+        return {}
 
     def report(path: Path, message: str, hint: str | None) -> None:
         declared.report_at(_where(declared, node, owner, path), message, hint)
 
-    scope: str | None = check(settings, TEST, report).get("scope")
-    return scope
+    return check(settings, TEST, report)
+
+
+def _daily(declared: Declared, node: Node, owner: str, settings: Mapping[str, Any]) -> Daily | None:
+    if settings.get("when") == "daily":
+        return Daily(settings.get("at", time(6)), declared.settings[owner].get("timezone", "UTC"))
+    if "at" in settings:
+        where = _where(declared, node, owner, ("at",))
+        declared.report_at(where, "meta.t2.at is for tests that run daily", "add when: daily, or remove it")
+    return None
+
+
+def _blocks(
+    declared: Declared, node: Node, owner: str, severity: str, settings: Mapping[str, Any]
+) -> tuple[str, ...] | None:
+    """Return the keys of the tables that a failure holds back, None for all."""
+    wanted = settings.get("blocks", "all")
+    if wanted == "none":
+        return ()
+    where = _where(declared, node, owner, ("blocks",)) if "blocks" in settings else ""
+    if where and severity == "warn":
+        message = f"meta.t2.blocks of {node['name']}, whose severity is warn: it holds back nothing"
+        declared.report_at(where, message, "remove blocks, or give it severity error")
+    if wanted == "all":
+        return None
+    below = _below(declared, owner)
+    keys: dict[str, None] = {}
+    for name in wanted:
+        if name in below:
+            keys.update(dict.fromkeys(below[name]))
+            continue
+        close = nearest(name, below)
+        hint = f"did you mean {close}?" if close else f"its readers are {', '.join(sorted(below)) or 'none'}"
+        declared.report_at(where, f"{name} does not read {declared.label(owner)}", hint)
+    return tuple(keys)
+
+
+def _below(declared: Declared, owner: str) -> dict[str, list[str]]:
+    """Return, by name, what reads a node directly or through others, each with the tables it stands for."""
+    readers: dict[str, list[str]] = defaultdict(list)
+    for uid in declared.nodes:
+        for parent in declared.parents(uid):
+            readers[parent].append(uid)
+    if declared.label(owner) in declared.settings[owner].get("upstream", {}):
+        readers[owner].append(owner)
+    found = _walk(readers[owner], lambda uid: readers[uid])
+    return {declared.label(uid): _tables(declared, uid, readers) for uid in found}
+
+
+def _tables(declared: Declared, uid: str, readers: Mapping[str, list[str]]) -> list[str]:
+    """Return the key of a table; for a view or ephemeral model, those of the tables that read it."""
+    reached = _walk([uid], lambda node: readers[node] if declared.is_transparent(node) else ())
+    return sorted(declared.key(node) for node in reached if not declared.is_transparent(node))
+
+
+def _walk(start: Iterable[str], onwards: Callable[[str], Iterable[str]]) -> set[str]:
+    found: set[str] = set()
+    todo = list(start)
+    while todo:
+        uid = todo.pop()
+        if uid not in found:
+            found.add(uid)
+            todo.extend(onwards(uid))
+    return found
 
 
 def _where(declared: Declared, node: Node, owner: str, path: Path) -> str:

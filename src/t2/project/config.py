@@ -24,7 +24,9 @@ EMAIL = re.compile(r"[^@\s]+@[^@\s]+\.[^@\s]+")
 
 @dataclass(frozen=True)
 class Key:
-    """One key: either a value (`parse`), a mapping with fixed keys (`keys`) or one with free names (`each`).
+    """One key: a value (`parse`), a mapping with fixed keys (`keys`) or one with free names.
+
+    Under each free name there is a mapping (`each`) or a value (`value`).
 
     `parse` returns the value that T2 uses and raises ValueError for any other; `expects` says what is right,
     `words` lists the valid values where they are few.
@@ -36,6 +38,7 @@ class Key:
     default: str = ""
     keys: Mapping[str, Key] = field(default_factory=dict)
     each: Mapping[str, Key] = field(default_factory=dict)
+    value: Key | None = None
     placeholder: str = ""
     words: Callable[[], Iterable[str]] = tuple
 
@@ -61,6 +64,9 @@ def _check_key(value: Any, key: Key, report: Report, path: Path, into: dict[str,
         into[path[-1]] = check(value, key.keys, report, path)
     elif key.each:
         named = {name: Key("", keys=key.each) for name in value} if isinstance(value, Mapping) else {}
+        into[path[-1]] = check(value, named, report, path)
+    elif key.value:
+        named = dict.fromkeys(value, key.value) if isinstance(value, Mapping) else {}
         into[path[-1]] = check(value, named, report, path)
     elif key.parse is not None:
         try:
@@ -145,6 +151,22 @@ def _one_of(*words: str) -> Callable[[Any], str]:
     return parse
 
 
+def _time_of_day(value: Any) -> time:
+    if isinstance(value, int) and not isinstance(value, bool):
+        return time(*divmod(value, 60))  # YAML reads 12:30 without quotes as 750
+    if not re.fullmatch(r"\d\d:\d\d", str(value)):
+        raise ValueError(value)
+    return time.fromisoformat(str(value))
+
+
+def _blocks(value: Any) -> str | tuple[str, ...]:
+    if value in ("all", "none"):
+        return str(value)
+    if not isinstance(value, list) or not value:
+        raise ValueError(value)
+    return tuple(_text(name) for name in value)
+
+
 def _flag(value: Any) -> bool:
     if not isinstance(value, bool):
         raise ValueError(value)
@@ -224,6 +246,18 @@ TABLE: Mapping[str, Key] = {
             )
         },
         placeholder="<name>",
+    ),
+    "merge": Key(
+        "How `incremental_strategy: merge` sets a column of a row that is there already.",
+        value=Key(
+            "`least` and `greatest`: the smaller or greater of both values, a null never wins. `replace`: "
+            "the new value, unless the table's row has a later event time. `keep`: the table's value.",
+            "least, greatest, keep or replace",
+            _one_of("least", "greatest", "keep", "replace"),
+            "`replace`, or what `merge_update_columns` and `merge_exclude_columns` say",
+            words=lambda: ("least", "greatest", "keep", "replace"),
+        ),
+        placeholder="<column>",
     ),
     "backfill": Key(
         "How much of a backfill is done at once.",
@@ -317,6 +351,35 @@ TEST: Mapping[str, Key] = {
         "partition or table",
         _one_of("partition", "table"),
         "`partition` for generic tests of partitioned tables and for singular tests that call `t2.window`",
+    ),
+    "blocks": Key(
+        "What a failure of severity `error` holds back. A name is that of a table that reads the tested "
+        "one, directly or through others; that table waits, and with it all that reads it. A view or an "
+        "ephemeral model stands for the tables that read it.",
+        "all, none or a list of names",
+        _blocks,
+        "all",
+        words=lambda: ("all", "none"),
+    ),
+    "when": Key(
+        "`landing`: the test is part of each run that builds the table. `daily`: it runs once a day and, "
+        "while it fails, with each landing too.",
+        "landing or daily",
+        _one_of("landing", "daily"),
+        "landing",
+        words=lambda: ("landing", "daily"),
+    ),
+    "at": Key(
+        "When a `daily` test runs, by the clock of the table's `timezone`.",
+        "a time of day such as 06:00",
+        _time_of_day,
+        "06:00",
+    ),
+    "screen": Key(
+        "Whether one query may prove the test together with the table's others, before dbt runs it alone.",
+        "true or false",
+        _flag,
+        "true",
     ),
 }
 

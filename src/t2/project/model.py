@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import datetime, time, timedelta
 from enum import Enum
 from functools import cached_property
 from typing import Literal
@@ -82,12 +82,22 @@ class Column:
 
 
 @dataclass(frozen=True)
+class Daily:
+    """Once a day, at a wall time of an IANA time zone."""
+
+    at: time
+    timezone: str = "UTC"
+
+
+@dataclass(frozen=True)
 class Test:
     """One dbt test on a table or source: a Dagster asset check.
 
     `kind` is the generic test's name (`not_null`, `dbt_utils.equal_rowcount`) or `singular`.
     `per_partition` tests look at the partitions of a run only; others at the whole table.
     `row_wise` tests that find no failing row in several partitions at once prove each of them.
+    `blocks` are the keys of the tables that a failure of severity error holds back; None: all that read it.
+    Tests with `daily` are not part of the runs that build the table. `screen`: a screen may prove it.
     """
 
     __test__ = False  # not a pytest class
@@ -102,11 +112,19 @@ class Test:
     per_partition: bool = False
     row_wise: bool = False
     file: str = ""
+    blocks: tuple[str, ...] | None = None
+    daily: Daily | None = None
+    screen: bool = True
+
+    @property
+    def held(self) -> tuple[str, ...] | None:
+        """The keys of the tables that a failure holds back; None: all that read the partition."""
+        return self.blocks if self.severity == "error" else ()
 
     @property
     def blocking(self) -> bool:
-        """Whether a failure holds back what reads the partition."""
-        return self.severity == "error"
+        """Whether a failure holds back everything that reads the partition."""
+        return self.held is None
 
 
 @dataclass(frozen=True)
@@ -148,6 +166,7 @@ class Table:
     """A dbt model, seed or snapshot: a Dagster asset with the key [schema, name].
 
     `key` is "schema/name". `partitioning` is None for a table that is built as a whole.
+    With `merges_in_order` what a partition does depends on those merged before it: a statement builds one.
     `code_version` covers the SQL, the macros it calls, its configuration and its ephemeral parents.
     `relation` is the rendered name in the warehouse. `event_time` is the column also of views and of tables
     without partitions, where the author named one. `compares_with` are the keys that the table's tests read
@@ -180,6 +199,7 @@ class Table:
     isolation: Literal["run", "table"] = "run"
     pool: str | None = None
     event_time: str | None = None
+    merges_in_order: bool = False
 
     @property
     def is_view(self) -> bool:
