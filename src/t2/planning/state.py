@@ -82,6 +82,14 @@ class TableState:
         return len(self.landed_id)
 
     @property
+    def shut(self) -> NDArray[np.bool_]:
+        """Where a check failed that holds back some reader, or the checks never ran."""
+        shut = self.blocked
+        for failed in self.barred.values():
+            shut = shut | failed
+        return shut
+
+    @property
     def landed(self) -> NDArray[np.bool_]:
         """Materialized, and no blocking check failed."""
         return (self.landed_id > 0) & ~self.blocked
