@@ -6,6 +6,7 @@ import json
 import os
 import socket
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
@@ -93,8 +94,14 @@ class Web:
 
     def launch(self, *key: str) -> str:
         """Launch a run of the asset with this key; waits for a code server that starts again."""
-        answer = until(lambda: self.ask(LAUNCH, key=list(key))["launchRun"].get("run"), 30)
+        answer = until(lambda: self._launched(key), 30)
         return answer["runId"]
+
+    def _launched(self, key: tuple[str, ...]) -> dict[str, Any] | None:
+        try:
+            return self.ask(LAUNCH, key=list(key))["launchRun"].get("run")
+        except urllib.error.URLError:  # the web server says that it serves a moment before it does
+            return None
 
     def status(self, run_id: str) -> str:
         return self.ask(RUN, id=run_id)["runOrError"]["status"]

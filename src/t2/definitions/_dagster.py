@@ -10,9 +10,10 @@ import copy
 import ctypes
 import os
 import threading
+import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from functools import cache, cached_property, partial
 from typing import Any
 
@@ -70,6 +71,7 @@ from dagster._record import replace
 from dagster._serdes import ConfigurableClassData
 from dagster._utils.tags import is_valid_tag_key as valid_tag_key
 from dagster._utils.warnings import BetaWarning, PreviewWarning
+from sqlalchemy.exc import IntegrityError
 
 __all__ = [
     "DATA_VERSION_TAG",
@@ -89,6 +91,7 @@ __all__ = [
     "LaunchRunContext",
     "PlanExecutionContext",
     "PlanOrchestrationContext",
+    "Pools",
     "RetryMode",
     "StepExecutionContext",
     "WorkerStatus",
@@ -96,6 +99,7 @@ __all__ = [
     "assets_definition",
     "capture_logs",
     "check_targets",
+    "close_run",
     "engine_event",
     "events_of_ancestors",
     "execute_run",
@@ -214,6 +218,7 @@ def assets_definition(
     spec: dg.AssetSpec | None,
     checks: Sequence[dg.AssetCheckSpec],
     backfill_policy: dg.BackfillPolicy | None = None,
+    pool: str | None = None,
 ) -> dg.AssetsDefinition:
     """Make the asset and the checks of one op; without `spec`, the checks alone."""
     outputs = {f"check_{number}": check for number, check in enumerate(checks)}
@@ -226,6 +231,7 @@ def assets_definition(
         ins={input_name: _input(input_name) for input_name in inputs},
         outs=dict.fromkeys([*(["result"] if spec else []), *outputs], OUT),
         config_schema=ANY_CONFIG,
+        pool=pool,
     )
     kind = TableAssets if spec else SourceChecks
     return kind(
@@ -357,21 +363,74 @@ def with_resources(
     )
 
 
+class Pools(InstanceConcurrencyContext):
+    """Dagster's pools as one run uses them.
+
+    Stock Dagster queues every ready step for a full pool and looks after each of them every 1 to 15 s; a slot
+    that got free stands empty for as long. Here one step a pool is in the queue, which Dagster keeps in the
+    order of priority and age, and `claim` may be called as often as one likes: it costs a query.
+    """
+
+    def __init__(self, instance: dg.DagsterInstance, run: dg.DagsterRun) -> None:
+        super().__init__(instance, run)
+        self._queued: dict[str, str] = {}
+
+    def set_defaults(self, names: Iterable[str], limits: Mapping[str, Callable[[], int]]) -> None:
+        """Store a limit for those of a run's pools that have none; `limits` are by the name of the pool."""
+        for name in set(names) & set(limits):
+            if self.get_pool_info(name) is None and self._pool_config.default_pool_limit is None:
+                # Another run may do so at the same moment.
+                with suppress(IntegrityError):
+                    self._instance.event_log_storage.set_concurrency_slots(name, limits[name]())
+                self._sync_pools()
+
+    def claim(self, concurrency_key: str, step_key: str, step_priority: int = 0) -> bool:
+        """Whether the step has a slot of the pool now, or needs none."""
+        if self._queued.setdefault(concurrency_key, step_key) != step_key:
+            return False
+        if not self._has_turn(concurrency_key, step_key):
+            return False
+        limited = self.get_pool_info(concurrency_key) or self._pool_config.default_pool_limit is not None
+        with _one_transaction(self._instance) if limited else nullcontext():
+            claimed = super().claim(concurrency_key, step_key, step_priority)
+        if claimed:
+            del self._queued[concurrency_key]
+        return claimed
+
+    def _has_turn(self, pool: str, step_key: str) -> bool:
+        """Whether asking Dagster is of use: a slot was assigned to the step, or limits may have changed."""
+        if step_key not in self._pending_claims or time.time() > self._pending_timeouts[step_key]:
+            return True
+        storage: Any = self._instance.event_log_storage
+        if not storage.can_claim_from_pending(pool, self._run_id, step_key):
+            return False
+        self._pending_timeouts[step_key] = 0.0
+        return True
+
+    def free_step(self, step_key: str) -> None:
+        """Give the slot of a step back."""
+        if step_key in self._claims:
+            with _one_transaction(self._instance):
+                super().free_step(step_key)
+
+
 @contextmanager
 def active_execution(
-    context: PlanExecutionContext, plan: ExecutionPlan, threads: int
-) -> Iterator[ActiveExecution]:
-    """Enter Dagster's state machine of a run, with its pools."""
-    with (
-        InstanceConcurrencyContext(context.instance, context.dagster_run) as pools,
-        plan.start(
+    context: PlanExecutionContext,
+    plan: ExecutionPlan,
+    threads: int,
+    limits: Mapping[str, Callable[[], int]],
+) -> Iterator[tuple[ActiveExecution, Pools]]:
+    """Enter Dagster's state machine of a run, with its pools; `limits` are for pools that have none."""
+    with Pools(context.instance, context.dagster_run) as pools:
+        pools.set_defaults((step.pool for step in plan.get_all_steps_in_topo_order() if step.pool), limits)
+        with plan.start(
             retry_mode=context.retry_mode,
             max_concurrent=threads,
             instance_concurrency_context=pools,
             step_dependency_config=context.step_dependency_config,
-        ) as active,
-    ):
-        yield active
+        ) as active:
+            yield active, pools
 
 
 def capture_logs(
@@ -548,6 +607,30 @@ _buffer = threading.local()
 
 
 @contextmanager
+def _one_transaction(instance: dg.DagsterInstance) -> Iterator[None]:
+    """Have what the body asks of an SQLite event log, in this thread, be one transaction on one connection.
+
+    Stock Dagster opens five to claim a slot of a pool and three to give it back, and two processes may find
+    the same slot free.
+    """
+    from dagster._core.storage.event_log import SqliteEventLogStorage
+
+    storage = instance.event_log_storage
+    if not isinstance(storage, SqliteEventLogStorage):
+        yield
+        return
+    _buffered_store()
+    with storage._db_lock, ExitStack() as stack:
+        _buffer.connections, _buffer.stack = {}, stack
+        try:
+            with storage.index_connection() as connection:
+                connection.exec_driver_sql("BEGIN IMMEDIATE")
+            yield
+        finally:
+            del _buffer.connections, _buffer.stack
+
+
+@contextmanager
 def one_transaction(instance: dg.DagsterInstance) -> Iterator[None]:
     """Store the events of the body, in this thread, at its end and in one transaction of each SQLite file.
 
@@ -637,8 +720,35 @@ def execute_run(instance_ref: str, run_id: str) -> None:
         instance.report_engine_event(
             f"Started process for run (pid: {pid}), warm.", run, EngineEventData.in_process(pid)
         )
+        _capture_without_mirror()
         for _ in core_execute_run(recon_job_from_origin(run.job_code_origin), run, instance, False):
             pass
+
+
+def _capture_without_mirror() -> None:
+    """Have what a run prints go to its compute logs only.
+
+    Stock Dagster starts four processes a run that copy it to the output of this process too.
+    """
+    from dagster._core.execution import compute_logs
+
+    module: Any = compute_logs
+    module.tail_to_stream = lambda path, stream: nullcontext((None, None))
+
+
+def close_run(instance_ref: str, run_id: str, cause: str) -> None:
+    """Record that a run whose process is gone has failed, or was canceled if that was asked for."""
+    from dagster._core.instance.ref import InstanceRef
+    from dagster._serdes import deserialize_value
+
+    with dg.DagsterInstance.from_ref(deserialize_value(instance_ref, InstanceRef)) as instance:
+        run = instance.get_run_by_id(run_id)
+        if run is None or run.is_finished:
+            return
+        if run.status == dg.DagsterRunStatus.CANCELING:
+            instance.report_run_canceled(run, cause)
+        else:
+            instance.report_run_failed(run, cause)
 
 
 @contextmanager

@@ -78,6 +78,7 @@ class Assets:
             spec=spec,
             checks=[self._check(key, test, spec.partitions_def) for test in table.tests],
             backfill_policy=self._backfill_policy(table.backfill.partitions_per_run),
+            pool=table.pool or self.project.pool,
         )
 
     def _source(self, source: Source) -> dg.AssetSpec:
@@ -95,7 +96,9 @@ class Assets:
         key = self.keys[source.key]
         cut = partitions_def(source.partitioning)
         checks = [self._check(key, test, cut) for test in source.tests]
-        return assets_definition(name=f"{name}__checks", compute=compute, spec=None, checks=checks)
+        return assets_definition(
+            name=f"{name}__checks", compute=compute, spec=None, checks=checks, pool=self.project.pool
+        )
 
     def _deps(self, table: Table) -> Iterator[dg.AssetDep]:
         seen = set()

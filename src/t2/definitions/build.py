@@ -42,7 +42,7 @@ def build_defs(
         return dg.Definitions(
             assets=list(assets.definitions(compute(project, assets.tables))),
             sensors=_sensors(project) if automation else [],
-            executor=threads_executor(lambda: threads or _profile_threads(project)),
+            executor=threads_executor(lambda: threads or _profile_threads(project), project.pool),
         )
 
 

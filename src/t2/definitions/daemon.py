@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import time
 
 import dagster as dg
 from dagster import DagsterRunStatus, RunsFilter
@@ -15,10 +16,14 @@ from dagster import DagsterRunStatus, RunsFilter
 from t2.definitions import quick_sqlite
 from t2.definitions._dagster import daemon_controller, keep_engines
 from t2.definitions.launcher import T2RunLauncher
+from t2.runtime import handover
 
 READY = "t2 daemon is ready"
 SENSOR_LOOP_SECONDS = 0.5
 BACKFILL_LOOP_SECONDS = 5
+# A run that has ended needs this long at most to close its files.
+LEFT_OVER_SECONDS = 10.0
+FINISHED = [DagsterRunStatus.SUCCESS, DagsterRunStatus.FAILURE, DagsterRunStatus.CANCELED]
 
 
 def main() -> None:
@@ -44,17 +49,18 @@ def main() -> None:
 
 
 class LostRuns:
-    """Fail the runs that nothing will ever start, and cancel the canceling ones whose process has ended.
+    """Bring together what Dagster says of runs and what their processes do.
 
-    Dagster's own monitoring asks the launcher about started runs only; the others it leaves to time-outs of
-    minutes, and for so long their partitions would count as running.
+    Runs that nothing will ever start are failed, canceling ones whose process has ended are canceled, and
+    processes that outlive their run are killed. Dagster's own monitoring asks the launcher about started
+    runs only; the others it leaves to time-outs of minutes, and a process that it gave up it leaves alone.
     """
 
     def __init__(self) -> None:
         self._suspects: set[str] = set()
 
     def close(self, instance: dg.DagsterInstance) -> None:
-        """Close each run that was lost at the last look and still is.
+        """Close each run that was lost at the last look and still is, and end what outlives its run.
 
         At the first look it may only be between its event and the launcher's call, or between its
         process's last event and its end.
@@ -62,6 +68,7 @@ class LostRuns:
         launcher = instance.run_launcher
         if not isinstance(launcher, T2RunLauncher):
             return
+        _kill_left_over(instance, launcher)
         statuses = [DagsterRunStatus.STARTING, DagsterRunStatus.CANCELING]
         lost = [
             run for run in instance.get_runs(RunsFilter(statuses=statuses)) if not launcher.is_executed(run)
@@ -74,6 +81,17 @@ class LostRuns:
             else:
                 instance.report_run_canceled(run, "The process of the run has ended.")
         self._suspects = {run.run_id for run in lost}
+
+
+def _kill_left_over(instance: dg.DagsterInstance, launcher: T2RunLauncher) -> None:
+    """Kill the processes whose run ended a while ago: it timed out, or a person gave it up."""
+    live = handover.live_runs(launcher.home)
+    if not live:
+        return
+    ended = RunsFilter(run_ids=live, statuses=FINISHED)
+    for record in instance.get_run_records(ended):
+        if record.end_time and record.end_time < time.time() - LEFT_OVER_SECONDS:
+            handover.kill_run(launcher.home, record.dagster_run.run_id)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ are Dagster's own state machine (`ActiveExecution`).
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
@@ -27,6 +27,7 @@ from t2.definitions._dagster import (
     Executor,
     PlanExecutionContext,
     PlanOrchestrationContext,
+    Pools,
     RetryMode,
     StepExecutionContext,
 )
@@ -34,10 +35,17 @@ from t2.definitions._dagster import (
 DEFAULT_THREADS = 4
 # How often the main thread looks for a termination request while every step is busy.
 POLL_SECONDS = 0.2
+# How often a run that waits for a slot of a pool asks for it.
+POOL_SECONDS = 0.1
 
 
-def threads_executor(default_threads: Callable[[], int] | None = None) -> dg.ExecutorDefinition:
-    """Return the executor; `default_threads` is asked only when a run's configuration does not say."""
+def threads_executor(
+    default_threads: Callable[[], int] | None = None, pool: str | None = None
+) -> dg.ExecutorDefinition:
+    """Return the executor; `default_threads` is asked only when a run's configuration does not say.
+
+    It is also the limit that `pool` gets, if nobody has set one.
+    """
 
     @dg.executor(
         name="t2",
@@ -55,7 +63,7 @@ def threads_executor(default_threads: Callable[[], int] | None = None) -> dg.Exe
     def t2(context: dg.InitExecutorContext) -> ThreadsExecutor:
         config: Any = context.executor_config
         retries = RetryMode.from_config(config["retries"]) or RetryMode.ENABLED
-        return ThreadsExecutor(retries, config["threads"], default_threads)
+        return ThreadsExecutor(retries, config["threads"], default_threads, pool)
 
     return t2
 
@@ -64,11 +72,16 @@ class ThreadsExecutor(Executor):
     """Execute the steps of a run in threads of this process."""
 
     def __init__(
-        self, retries: RetryMode, threads: int | None, default_threads: Callable[[], int] | None
+        self,
+        retries: RetryMode,
+        threads: int | None,
+        default_threads: Callable[[], int] | None,
+        pool: str | None,
     ) -> None:
         self._retries = retries
         self._threads = threads
         self._default_threads = default_threads
+        self._limits = {pool: self._profile_threads} if pool else {}
 
     @property
     def retries(self) -> RetryMode:
@@ -84,19 +97,26 @@ class ThreadsExecutor(Executor):
         note = f"process {os.getpid()}, up to {threads} at once"
         yield _dagster.engine_event(plan_context, f"Executing {len(keys)} steps in {note}.")
 
-        yield from _dagster.with_resources(plan_context, partial(_execute, threads=threads))
+        yield from _dagster.with_resources(
+            plan_context, partial(_execute, threads=threads, limits=self._limits)
+        )
 
     def _profile_threads(self) -> int:
         return self._default_threads() if self._default_threads else DEFAULT_THREADS
 
 
 def _execute(
-    job_context: PlanExecutionContext, execution_plan: ExecutionPlan, threads: int
+    job_context: PlanExecutionContext,
+    execution_plan: ExecutionPlan,
+    threads: int,
+    limits: Mapping[str, Callable[[], int]],
 ) -> Iterator[DagsterEvent]:
     with ExitStack() as stack:
-        active = stack.enter_context(_dagster.active_execution(job_context, execution_plan, threads))
+        active, pools = stack.enter_context(
+            _dagster.active_execution(job_context, execution_plan, threads, limits)
+        )
         yield from _dagster.capture_logs(job_context, execution_plan, stack)
-        yield from Steps(job_context, active, threads).events()
+        yield from Steps(job_context, active, pools, threads).events()
 
 
 @dataclass
@@ -111,9 +131,12 @@ class Running:
 class Steps:
     """The steps of one run: starts those that are ready and passes on what they report."""
 
-    def __init__(self, context: PlanExecutionContext, active: ActiveExecution, threads: int) -> None:
+    def __init__(
+        self, context: PlanExecutionContext, active: ActiveExecution, pools: Pools, threads: int
+    ) -> None:
         self._context = context
         self._active = active
+        self._pools = pools
         self._threads = threads
         self._queue: SimpleQueue[tuple[str, DagsterEvent | BaseException | None]] = SimpleQueue()
         self._running: dict[str, Running] = {}
@@ -162,7 +185,8 @@ class Steps:
     def _next(self) -> Iterator[DagsterEvent]:
         """Yield the next event that a step reported, if there is one within the poll interval."""
         try:
-            key, reported = self._queue.get(timeout=POLL_SECONDS)
+            waits = self._pools.has_pending_claims()
+            key, reported = self._queue.get(timeout=POOL_SECONDS if waits else POLL_SECONDS)
         except Empty:
             self._look = True  # a retry may be due, a slot of a pool free
             for key in [key for key, running in self._running.items() if not running.thread.is_alive()]:

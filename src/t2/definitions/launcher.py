@@ -5,9 +5,11 @@ In dagster.yaml:
     run_launcher:
       module: t2.definitions.launcher
       class: T2RunLauncher
+      config:
+        max_memory_mb: 4096
 
-Without a worker (none was started, or it died) a run starts as it does in stock Dagster, in a new process
-of the code server: slower by the time that the definitions take to load, otherwise the same.
+Without a worker (none was started, or it died or hangs) a run starts as it does in stock Dagster, in a new
+process of the code server: slower by the time that the definitions take to load, otherwise the same.
 """
 
 from __future__ import annotations
@@ -51,18 +53,28 @@ def _is_alive(process: str) -> bool:
 class T2RunLauncher(DefaultRunLauncher):
     """Hand runs to the warm worker of their code location.
 
-    `timeout_seconds` bounds the wait for a worker that loads changed code; after it the run fails.
+    `timeout_seconds` bounds the wait for a worker that loads changed code. A run whose process uses more than
+    `max_memory_mb` MiB is killed; its share of the memory that it has in common with the worker is included.
     """
 
-    def __init__(self, timeout_seconds: int = 120, inst_data: ConfigurableClassData | None = None) -> None:
+    def __init__(
+        self,
+        timeout_seconds: int = 120,
+        max_memory_mb: int | None = None,
+        inst_data: ConfigurableClassData | None = None,
+    ) -> None:
         super().__init__(inst_data=inst_data)
         self._timeout = timeout_seconds
+        self._max_memory_mb = max_memory_mb
         self._handing_over: set[str] = set()
 
     @classmethod
     def config_type(cls) -> dict[str, Any]:
         """Return the schema of `config:` in dagster.yaml."""
-        return {"timeout_seconds": dg.Field(dg.IntSource, is_required=False, default_value=120)}
+        return {
+            "timeout_seconds": dg.Field(dg.IntSource, is_required=False, default_value=120),
+            "max_memory_mb": dg.Field(dg.Noneable(dg.IntSource), is_required=False, default_value=None),
+        }
 
     @classmethod
     def from_config_value(
@@ -77,7 +89,7 @@ class T2RunLauncher(DefaultRunLauncher):
         return Path(self._instance.root_directory)
 
     def launch_run(self, context: LaunchRunContext) -> None:
-        """Hand the run to its worker, or start it in the code server if there is none."""
+        """Hand the run to its worker, or start it in the code server if no worker takes it."""
         run_id = context.dagster_run.run_id
         self._handing_over.add(run_id)
         try:
@@ -89,19 +101,20 @@ class T2RunLauncher(DefaultRunLauncher):
     def _hand_over(self, context: LaunchRunContext) -> bool:
         run = context.dagster_run
         location = _dagster.location_of(run)
-        worker = handover.find_worker(self.home, location) if location else None
-        if worker is None or location is None:
+        if location is None or handover.find_worker(self.home, location) is None:
             return False
         request = {
             "run_id": run.run_id,
             "instance": _dagster.serialized_ref(self._instance),
             "generation": _dagster.server_id(context.workspace, location),
+            "max_memory_mb": self._max_memory_mb,
         }
         try:
-            handover.hand_over(worker, request, self._timeout)
-        except handover.WorkerUnreachableError:
+            handover.hand_over(self.home, location, request, loading_seconds=self._timeout)
+        except handover.WorkerUnreachableError as error:
+            self._instance.report_engine_event(f"Not started warm but in the code server: {error}.", run)
             return False
-        except (handover.WorkerRefusedError, OSError) as error:
+        except handover.WorkerRefusedError as error:
             message = f"The worker of {location} did not start the run: {error}"
             raise DagsterInvariantViolationError(message) from error
         return True

@@ -10,6 +10,8 @@ import sys
 import threading
 import time
 import traceback
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -45,7 +47,7 @@ def main() -> NoReturn:
         options.project_dir, [options.working_directory], fingerprint=fingerprint, since=since
     )
     logger.info("%s after %.1f s", READY, time.time() - since)
-    Worker(home, state, change=loaded.change, run=_run, error=error).serve()
+    Worker(home, state, change=loaded.change, run=_run, fail=_fail, error=error).serve()
 
 
 def _options() -> argparse.Namespace:
@@ -109,13 +111,45 @@ def _load_dbt(projects: list[Project]) -> None:
 
 
 def _run(request: Request) -> None:
+    """Execute a run; what it prints is in its compute logs, not in the worker's."""
     from t2.definitions._dagster import execute_run
 
+    with _silence(), _quick_storage():
+        execute_run(request["instance"], request["run_id"])
+
+
+def _fail(request: Request, cause: str) -> None:
+    """Record why a run failed whose process is gone."""
+    from t2.definitions._dagster import close_run
+
+    with _quick_storage():
+        close_run(request["instance"], request["run_id"], cause)
+
+
+@contextmanager
+def _quick_storage() -> Iterator[None]:
     quick_sqlite.flush_at_checkpoints()
     try:
-        execute_run(request["instance"], request["run_id"])
+        yield
     finally:
         quick_sqlite.close()
+
+
+@contextmanager
+def _silence() -> Iterator[None]:
+    """Drop what this process writes; an error that leaves the body finds the way to the log open again."""
+    with ExitStack() as stack, Path(os.devnull).open("w") as nowhere:
+        for stream in (sys.stdout, sys.stderr):
+            descriptor = stream.fileno()
+            kept = os.dup(descriptor)
+            stack.callback(os.close, kept)
+            stack.callback(os.dup2, kept, descriptor)
+            os.dup2(nowhere.fileno(), descriptor)
+        try:
+            yield
+        finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
 
 
 if __name__ == "__main__":

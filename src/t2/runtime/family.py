@@ -31,6 +31,7 @@ from typing import Any
 from t2.errors import ConfigError, T2Error
 from t2.runtime import guard
 from t2.runtime.edits import Edits
+from t2.runtime.handover import Heartbeat
 from t2.runtime.home import Home, has_storage, only_family, open_home, uses_worker
 from t2.runtime.supervised import Child, Program
 
@@ -110,7 +111,7 @@ class Family:
         self.home.workspace.write_text(_workspace(sockets / "code"))
         self._guard = _Guard()
         self._resources.callback(self._guard.dismiss)
-        for log in self.home.logs.glob("*.log"):
+        for log in self.home.logs.glob("*.log*"):
             log.unlink()
         self._child_environ = environ = {
             **self._environ,
@@ -175,7 +176,8 @@ class Family:
             )
         ]
         if uses_worker(self.home):
-            programs.append(Program("worker", worker, ready="t2 worker is ready"))
+            heartbeat = Heartbeat(self.home.dagster, LOCATION)
+            programs.append(Program("worker", worker, ready="t2 worker is ready", hangs=heartbeat.hangs))
         programs.append(Program("daemon", daemon, ready="t2 daemon is ready", after="code location"))
         if self._address:
             web = ["dagster_webserver", "-w", str(self.home.workspace)]

@@ -31,23 +31,38 @@ storage:
 run_launcher:
   module: t2.definitions.launcher
   class: T2RunLauncher
+  config:
+    # A run whose process uses more is killed and fails; null for no limit.
+    max_memory_mb: 4096
 
 run_coordinator:
   module: dagster
   class: QueuedRunCoordinator
   config:
-    max_concurrent_runs: 4
     dequeue_interval_seconds: 1
     # A run that waits for a worker to load changed code does not hold up the others.
     dequeue_use_threads: true
     dequeue_num_workers: 4
+    # Runs wait for slots of pools after their start, where priority and age decide who comes next.
+    block_op_concurrency_limited_runs:
+      enabled: false
 
-# A run whose process died is failed at the next look.
+# Limits of single pools are set on the page Deployment > Concurrency.
+concurrency:
+  runs:
+    max_concurrent_runs: 4
+  pools:
+    granularity: op
+
+# A run whose process died is failed at the next look, and one that takes too long is ended
+# (the tag dagster/max_runtime says how many seconds a run of its own may take).
 run_monitoring:
   enabled: true
   poll_interval_seconds: 2
   start_timeout_seconds: 180
   cancel_timeout_seconds: 20
+  max_runtime_seconds: 21600
+  free_slots_after_run_end_seconds: 5
 
 # T2 decides itself what to try again and when.
 run_retries:

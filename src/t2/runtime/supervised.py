@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -20,6 +21,8 @@ LONGEST_WAIT_SECONDS = 30.0
 # Alive for so long, a process that dies again starts over with the short wait.
 STEADY_SECONDS = 60.0
 LOG_LINES = 12
+# A log that has grown to this size begins again; the one before is kept beside it.
+LOG_BYTES = 10 * 2**20
 
 
 @dataclass(frozen=True)
@@ -27,7 +30,8 @@ class Program:
     """What to run (`python -m` and the arguments) and how its log tells that it is `ready` or `broken`.
 
     `after` names the program that has to be ready first. `has_children`: it is of no use without
-    the process that it starts itself.
+    the process that it starts itself. `hangs` tells, at a time in monotonic seconds, whether it lives and
+    does nothing; it is then killed.
     """
 
     name: str
@@ -36,6 +40,7 @@ class Program:
     broken: str | None = None
     after: str | None = None
     has_children: bool = False
+    hangs: Callable[[float], bool] | None = None
 
     @property
     def log(self) -> str:
@@ -92,8 +97,11 @@ class Child:
             self._died(now)
         else:
             self._read_log(now)
-            if self.program.has_children and self.ready:
-                self._check_children(now)
+            if self.ready:
+                self._bound_log()
+                self._check_life(now)
+                if self.program.has_children:
+                    self._check_children(now)
 
     def _start(self, now: float) -> None:
         with self._log.open("ab") as log:
@@ -139,6 +147,17 @@ class Child:
                 self._report(f"{self.program.name} ready after {now - self._started:.1f} s")
                 self._seen.close()
                 return
+
+    def _bound_log(self) -> None:
+        """Begin the log again when it is long: the process appends, so it writes on at the new beginning."""
+        if self._log.stat().st_size > LOG_BYTES:
+            shutil.copyfile(self._log, self._log.with_suffix(".log.1"))
+            os.truncate(self._log, 0)
+
+    def _check_life(self, now: float) -> None:
+        if self.program.hangs and self.program.hangs(now):
+            self._report(f"{self.program.name} does not answer any more; killing it")
+            self.signal(signal.SIGKILL)
 
     def _check_children(self, now: float) -> None:
         """End a process that has lost its own child: Dagster's proxy does not notice."""
