@@ -76,11 +76,6 @@ def test_contracts_hooks_and_new_columns(shop: Warm) -> None:
     assert rows(shop, columns) == [("NO",), ("YES",)]
 
 
-def test_another_strategy_is_refused(shop: Warm) -> None:
-    with pytest.raises(NodeFailed, match=r"does not know incremental_strategy='merge' on \w+: use 'insert_"):
-        run(shop, "merged", days(1))
-
-
 def test_a_full_refresh_of_one_partition_keeps_the_others(shop: Warm) -> None:
     run(shop, "orders", days(1, 2))
     run(shop, "orders", days(2), full_refresh=True)

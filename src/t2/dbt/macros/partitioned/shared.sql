@@ -1,43 +1,63 @@
-{# What the `partitioned` materialization is told: {condition, grain, window, whole}; raises on bad settings. #}
-{% macro partitioned_plan() %}
-  {% set cut = t2.cut_of(model) %}
-  {% set told = t2.told() %}
-  {% set needed = {'event_time': cut.event_time, 'batch_size': cut.grain or told, 'begin': cut.begin or told} %}
-  {% for name, value in needed.items() if not value %}
-    {% do exceptions.raise_compiler_error("materialized='partitioned' needs the config " ~ name ~ ": " ~ model.name) %}
-  {% endfor %}
-  {% set strategy = config.get('incremental_strategy') or 'insert_overwrite' %}
-  {% if strategy != 'insert_overwrite' %}
-    {% do exceptions.raise_compiler_error(
-      "materialized='partitioned' does not know incremental_strategy='" ~ strategy ~ "' on " ~ adapter.type()
-      ~ ": use 'insert_overwrite'") %}
-  {% endif %}
-  {% set window = t2.own_window() %}
-  {% do return({'window': window, 'condition': t2.within(model, window) if window else '1 = 1',
-                'whole': should_full_refresh() and not told and var('t2_start', none) is none}) %}
-{% endmacro %}
-
 {# A name that no other process, thread or run uses; the table's own name leads so that people can place it. #}
 {% macro partitioned_temp(relation) %}
   {% set seed = invocation_id ~ relation ~ modules.datetime.datetime.now() ~ (range(99999) | random) ~ (range(99999) | random) %}
-  {% set name = relation.identifier[:40] ~ '__t2_' ~ local_md5(seed)[:12] %}
+  {# lower case: PostgreSQL folds names that are not quoted, and dbt looks a relation's columns up by its exact name #}
+  {% set name = relation.identifier[:40] | lower ~ '__t2_' ~ local_md5(seed)[:12] %}
   {% do return(relation.incorporate(path={'identifier': name, 'schema': none, 'database': none}, type='table')) %}
 {% endmacro %}
 
-{# Asks the catalog, not dbt's cache: another process may have made the table since the cache was filled. #}
-{% macro relation_exists(relation) %}
+{#
+  What the catalog holds under a name: 'table', 'view', another kind, or '' for nothing. dbt's cache may be older:
+  another process may have made the table since.
+#}
+{% macro relation_kind(relation) %}
+  {% do return(adapter.dispatch('relation_kind', 't2')(relation)) %}
+{% endmacro %}
+
+{% macro default__relation_kind(relation) %}
   {% set query %}
-    select count(*) from information_schema.tables
+    select table_type from information_schema.tables
     where lower(table_catalog) = lower('{{ relation.database }}') and lower(table_schema) = lower('{{ relation.schema }}')
       and lower(table_name) = lower('{{ relation.identifier }}')
   {% endset %}
-  {% do return(run_query(query).columns[0].values()[0] | int > 0) %}
+  {% set kinds = run_query(query).columns[0].values() %}
+  {% do return({'BASE TABLE': 'table', 'VIEW': 'view'}.get(kinds[0], kinds[0]) if kinds else '') %}
+{% endmacro %}
+
+{% macro relation_exists(relation) %}
+  {% do return(t2.relation_kind(relation) != '') %}
+{% endmacro %}
+
+{# Makes the table if there is none, in place of whatever else has its name; the caller holds a transaction. #}
+{% macro partitioned_ensure(relation) %}
+  {% set kind = t2.relation_kind(relation) %}
+  {% if kind and kind != 'table' %}
+    {% do adapter.drop_relation(relation.incorporate(type=kind)) %}
+  {% endif %}
+  {% if kind != 'table' %}
+    {% do t2.partitioned_create(relation) %}
+  {% endif %}
 {% endmacro %}
 
 {# Makes the empty table with dbt's own macro, which knows contracts, constraints and sql headers. #}
 {% macro partitioned_create(relation) %}
   {% do run_query(get_create_table_as_sql(False, relation, 'select * from (' ~ sql ~ '\n) as t2_model where false')) %}
   {% do create_indexes(relation) %}
+  {% do persist_docs(relation, model) %}
+{% endmacro %}
+
+{# Replaces the whole table by an empty one; the caller holds the transaction. #}
+{% macro partitioned_begin_anew(relation) %}
+  {% do adapter.drop_relation(relation) %}
+  {% do t2.partitioned_create(relation) %}
+{% endmacro %}
+
+{# What precedes the SELECT of a temporary table: a contract is checked against the SQL, then `sql_header`. #}
+{% macro partitioned_header() %}
+  {% if (config.get('contract') or {}).enforced %}
+    {% do get_assert_columns_equivalent(sql) %}
+  {% endif %}
+  {% do return(config.get('sql_header') or '') %}
 {% endmacro %}
 
 {# Counts the built rows; raises if one lies outside of the window or has no event time. #}
@@ -69,30 +89,57 @@
                ~ ". Filter them in the SQL, with t2.in_window('" ~ column ~ "') for instance") %}
 {% endmacro %}
 
-{# Brings the table's columns in line as on_schema_change says; returns the columns to insert, quoted. #}
+{# Brings the table's columns in line as on_schema_change says; returns the names of those to insert. #}
 {% macro partitioned_columns(temp, relation) %}
   {% set on_change = incremental_validate_on_schema_change(config.get('on_schema_change'), default='ignore') %}
-  {% if not (config.get('contract') or {}).enforced %}
-    {% do adapter.expand_target_column_types(from_relation=temp, to_relation=relation) %}
+  {% if t2.partitioned_columns_change(temp, relation, on_change) %}
+    {% do t2.partitioned_lock(relation, 'columns') %}
+    {% if not (config.get('contract') or {}).enforced %}
+      {% do adapter.expand_target_column_types(from_relation=temp, to_relation=relation) %}
+    {% endif %}
+    {% do process_schema_changes(on_change, temp, relation) %}
   {% endif %}
-  {% set changed = process_schema_changes(on_change, temp, relation) %}
-  {% do return(get_quoted_csv((changed or adapter.get_columns_in_relation(relation)) | map(attribute='name'))) %}
+  {% do return(adapter.get_columns_in_relation(relation if on_change == 'ignore' else temp) | map(attribute='name') | list) %}
 {% endmacro %}
 
-{# Replaces the window's rows; the caller holds the transaction. #}
-{% macro partitioned_replace(relation, temp, columns, plan, rows) %}
-  {% call statement('delete') %}
-    delete from {{ relation }}
-    {%- if not plan.whole %} where {{ plan.condition }}{% endif %}
-  {% endcall %}
-  {% call statement('main') %}
-    insert into {{ relation }} ({{ columns }}) select {{ columns }} from {{ temp }}
-  {% endcall %}
-  {% do store_raw_result('main', message='INSERT 0 ' ~ rows, code='INSERT', rows_affected=rows) %}
+{# Whether there may be something to change; the lock that a change needs would make every build wait. #}
+{% macro partitioned_columns_change(temp, relation, on_change) %}
+  {% set old = {} %}
+  {% set new = {} %}
+  {% for column in adapter.get_columns_in_relation(relation) %}{% do old.update({column.name: column.data_type}) %}{% endfor %}
+  {% for column in adapter.get_columns_in_relation(temp) %}{% do new.update({column.name: column.data_type}) %}{% endfor %}
+  {% set strict = on_change in ('sync_all_columns', 'fail') %}
+  {% set added = new | reject('in', old) | list %}
+  {% set removed = old | reject('in', new) | list %}
+  {% set retyped = [] %}
+  {% for name in new if name in old and new[name] != old[name] %}{% do retyped.append(name) %}{% endfor %}
+  {% set expands = not (config.get('contract') or {}).enforced %}
+  {% do return((added and on_change != 'ignore') or (removed and strict) or (retyped and (expands or strict))) %}
 {% endmacro %}
+
+{#
+  Keeps two transactions apart that both do something to a table, until they end: changing its columns ('columns'),
+  merging ('merge'), or what follows the rows ('finish'). Always taken in this order.
+#}
+{% macro partitioned_lock(relation, purpose) %}
+  {% do adapter.dispatch('partitioned_lock', 't2')(relation, purpose) %}
+{% endmacro %}
+
+{% macro default__partitioned_lock(relation, purpose) %}{% endmacro %}
 
 {# What dbt does after it has built a table, inside of the transaction. #}
-{% macro partitioned_finish(relation, existed) %}
-  {% do apply_grants(relation, config.get('grants'), should_revoke=should_revoke(relation if existed else none, not existed)) %}
-  {% do persist_docs(relation, model) %}
+{% macro partitioned_finish(relation) %}
+  {% do apply_grants(relation, config.get('grants'), should_revoke=True) %}
+  {% if t2.partitioned_docs_differ(relation) %}
+    {% do persist_docs(relation, model) %}
+  {% endif %}
+{% endmacro %}
+
+{# Whether a comment has to be written: a warehouse may count one as a change that conflicts with other builds. #}
+{% macro partitioned_docs_differ(relation) %}
+  {% do return(adapter.dispatch('partitioned_docs_differ', 't2')(relation)) %}
+{% endmacro %}
+
+{% macro default__partitioned_docs_differ(relation) %}
+  {% do return(true) %}
 {% endmacro %}
