@@ -90,8 +90,6 @@ FILES = {
               - {name: rows_, data_type: bigint}
           - name: untidy
             config: {event_time: ordered_on, batch_size: day, begin: 2024-01-01}
-          - name: merged
-            config: {event_time: ordered_on, batch_size: day, begin: 2024-01-01, incremental_strategy: merge}
           - name: whole
             config: {materialized: table}
           - name: broken
@@ -124,7 +122,6 @@ FILES = {
         """,
     "models/strict.sql": "select ordered_on, count(*) as rows_ from {{ t2.window('orders') }} group by 1",
     "models/untidy.sql": "select ordered_on, id from {{ source('raw', 'orders') }}",
-    "models/merged.sql": "select ordered_on, id from {{ t2.window('orders') }}",
     "models/whole.sql": """
         select o.*, r.rate from {{ ref('orders') }} as o join {{ source('raw', 'rates') }} as r on true
         """,

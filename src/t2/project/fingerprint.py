@@ -15,7 +15,10 @@ from t2.project.declared import Declared, Node
 from t2.project.files import child, construct
 from t2.project.model import Partitioning
 
-CONFIG = ("materialized", "incremental_strategy", "unique_key", "event_time", "on_schema_change")
+CONFIG = (
+    *("materialized", "incremental_strategy", "unique_key", "event_time", "on_schema_change"),
+    *("merge_update_columns", "merge_exclude_columns", "incremental_predicates"),
+)
 SNAPSHOT_CONFIG = ("strategy", "updated_at", "check_cols", "hard_deletes", "dbt_valid_to_current")
 CONFIG_CALL = re.compile(r"\{\{-?\s*config\s*\(")
 VAR = re.compile(r"""\bvar\(\s*['"](\w+)['"]""")
@@ -57,6 +60,7 @@ class CodeVersions:
             **{name: config.get(name) for name in names},
             "hooks": [[h["sql"] for h in config.get(hook) or ()] for hook in ("pre-hook", "post-hook")],
             "contract": (node.get("contract") or {}).get("checksum"),
+            "merge": settings.get("merge"),
             "cut": partitioning and [partitioning.grain, partitioning.begin, partitioning.timezone],
             "upstream": {
                 name: wanted.get("lookback", 0) for name, wanted in settings.get("upstream", {}).items()

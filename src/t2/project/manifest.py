@@ -28,6 +28,7 @@ from t2.project.model import (
     Upstream,
 )
 from t2.project.partitions import event_time, partitionings
+from t2.project.strategies import check_strategies, merges_in_order
 
 SCHEMA = "https://schemas.getdbt.com/dbt/manifest/v12.json"
 
@@ -79,6 +80,7 @@ def _check_version(manifest: Mapping[str, Any]) -> None:
 
 def _nodes(declared: Declared, now: datetime) -> tuple[list[Source], list[Table]]:
     _check_keys(declared)
+    check_strategies(declared)
     cut = partitionings(declared, now)
     ordered = order(declared)
     checks = tests(declared, cut, ordered)
@@ -146,6 +148,7 @@ def _table(
         isolation=settings.get("isolation", "run"),
         pool=settings.get("pool"),
         event_time=event_time(declared, uid),
+        merges_in_order=merges_in_order(declared, uid),
     )
 
 

@@ -22,6 +22,8 @@ bad values are errors with file and line.
 | `batch_size` | the grain of the partitions: hour, day, month, year, and week |
 | `begin` | the first partition, wall time in the table's time zone |
 | `materialized` | `partitioned` is T2's own; only it builds several partitions of a table at once |
+| `incremental_strategy` | how it is written: [insert_overwrite, append or merge](materializations.md) |
+| `unique_key` | the columns that a merge finds a row by |
 | `group` | the group's owner is the table's, unless `meta.t2.owner` names another |
 | `severity` of a test | `error` holds back what reads the partition, `warn` does not |
 
@@ -71,6 +73,7 @@ def _rows(keys: Mapping[str, Key], prefix: str) -> Iterator[str]:
         yield f"| `{prefix}{name}` | {key.expects} | {key.default} | {key.doc} |"
         yield from _rows(key.keys, f"{prefix}{name}.")
         yield from _rows(key.each, f"{prefix}{name}.{key.placeholder}.")
+        yield from _rows({key.placeholder: key.value} if key.value else {}, f"{prefix}{name}.")
 
 
 if __name__ == "__main__":
