@@ -28,7 +28,7 @@ from t2.project.model import (
     Upstream,
 )
 from t2.project.partitions import event_time, partitionings
-from t2.project.strategies import check_strategies, merges_in_order
+from t2.project.strategies import check_strategies, merges, merges_in_order
 
 SCHEMA = "https://schemas.getdbt.com/dbt/manifest/v12.json"
 
@@ -148,6 +148,7 @@ def _table(
         isolation=settings.get("isolation", "run"),
         pool=settings.get("pool"),
         event_time=event_time(declared, uid),
+        merges=merges(declared, uid),
         merges_in_order=merges_in_order(declared, uid),
     )
 

@@ -166,7 +166,8 @@ class Table:
     """A dbt model, seed or snapshot: a Dagster asset with the key [schema, name].
 
     `key` is "schema/name". `partitioning` is None for a table that is built as a whole.
-    With `merges_in_order` what a partition does depends on those merged before it: a statement builds one.
+    With `merges` its partitions are merged into shared rows, one statement at a time; with `merges_in_order`
+    what a partition does also depends on those merged before it, so that a statement builds one.
     `code_version` covers the SQL, the macros it calls, its configuration and its ephemeral parents.
     `relation` is the rendered name in the warehouse. `event_time` is the column also of views and of tables
     without partitions, where the author named one. `compares_with` are the keys that the table's tests read
@@ -199,6 +200,7 @@ class Table:
     isolation: Literal["run", "table"] = "run"
     pool: str | None = None
     event_time: str | None = None
+    merges: bool = False
     merges_in_order: bool = False
 
     @property

@@ -36,15 +36,21 @@ def check_strategies(declared: Declared) -> None:
             _check_no_merge(declared, uid, "incremental_strategy: merge")
 
 
+def merges(declared: Declared, uid: str) -> bool:
+    """Return whether partitions are merged by key into rows that they share."""
+    strategy = _config(declared, uid).get("incremental_strategy")
+    return declared.materialized(uid) == PARTITIONED and strategy == "merge"
+
+
 def merges_in_order(declared: Declared, uid: str) -> bool:
     """Return whether a partition's result depends on those merged before it.
 
     It does not if every column that is no key is merged by least or greatest, or if the event time is part of
     the key: no two partitions share a row then. Columns that are not documented may be anything.
     """
-    config = _config(declared, uid)
-    if declared.materialized(uid) != PARTITIONED or config.get("incremental_strategy") != "merge":
+    if not merges(declared, uid):
         return False
+    config = _config(declared, uid)
     key = {name.lower() for name in _key(config)}
     if str(config.get("event_time")).lower() in key:
         return False
