@@ -52,7 +52,8 @@ class Family:
         before = self._newest()
         self.instance.report_runless_asset_event(dg.AssetMaterialization(self.source, partition=partition))
         landed = self.instance.get_latest_materialization_event(self.source)
-        event = wait_for(lambda: self._after(before), patience, f"{self.table.to_user_string()} {partition}")
+        what = f"{self.table.to_user_string()} {partition}"
+        event = wait_for(lambda: self._after(before) or self._failed(), patience, what)
         run = self.instance.get_run_record_by_id(event.run_id)
         if landed is None or run is None:
             raise CommandError(f"the log has no event of {self.source} or no run {event.run_id}")
@@ -88,6 +89,10 @@ class Family:
     def _newest(self) -> float:
         event = self.instance.get_latest_materialization_event(self.table)
         return event.timestamp if event else 0.0
+
+    def _failed(self) -> None:
+        if runs := self.instance.get_runs(dg.RunsFilter(statuses=[dg.DagsterRunStatus.FAILURE]), limit=1):
+            raise CommandError(f"run {runs[0].run_id} has failed")
 
     def _after(self, instant: float) -> dg.EventLogEntry | None:
         event = self.instance.get_latest_materialization_event(self.table)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import random
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -45,7 +46,7 @@ def _dbt_figures(project: Path, of: str) -> Iterator[Figure]:
 def _landing_figure(settings: Settings) -> Figure:
     size, patience = shape(settings), 120 if settings.quick else 900
     families: dict[Flavour, Start] = {"t2": t2_family, "stock": stock_family}
-    times = {"t2": 3, "stock": 1} if settings.quick else {"t2": 9, "stock": 3}
+    times = {"t2": 3, "stock": 1} if settings.quick else {"t2": 9, "stock": 2}
     taken = {}
     for flavour, start in families.items():
         project = prepared(size, flavour, settings.work)
@@ -81,6 +82,7 @@ def landings(family: AbstractContextManager[Family], times: int, patience: float
     with family as running:
         for _ in range(times + 1):
             taken.append(running.land(patience))
+            print(f"t2: landed after {taken[-1].total:.1f} s", file=sys.stderr, flush=True)
             running.settle(patience)
             time.sleep(rng.uniform(2, 9))
     return taken[1:]
