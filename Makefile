@@ -10,8 +10,10 @@ help: ## Show this help.
 setup: ## Make .venv with every pinned dependency.
 	@scripts/bootstrap
 
+# Whole families of processes have the machine to themselves; everything else shares its cores.
 test: setup lint types ## Run the checks and all tests.
-	@$(BIN)/python -m pytest $(PYTEST)
+	@$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile --ignore tests/end_to_end tests $(PYTEST)
+	@$(BIN)/python -m pytest tests/end_to_end $(PYTEST)
 
 test-demo: setup ## Run the flights example's tests on 14 days of data.
 	@T2_E2E_DAYS=14 $(BIN)/python -m pytest tests/end_to_end/test_flights.py $(PYTEST)
