@@ -145,11 +145,21 @@ class Dbt:
                 macro, macro_resolver=self.manifest, project="t2", kwargs=arguments
             )
 
+    def serve(self, project_dir: Path | None) -> None:
+        """Have the warehouse server of a project execute everything, or this process again (None)."""
+        from t2.runtime import _dbt_duckdb
+
+        _dbt_duckdb.serve(Path(self.config.credentials.path), project_dir)
+
+    def forget(self) -> None:
+        """Forget which relations the warehouse holds: another process may have made or dropped some."""
+        self._adapter.cache.clear()
+        self._schemas.clear()
+
     def close(self) -> None:
         """Close all connections of the process and forget what the warehouse holds."""
         self._adapter.cleanup_connections()
-        self._adapter.cache.clear()
-        self._schemas.clear()
+        self.forget()
         manager = type(self._adapter.connections)
         if self.config.credentials.type == "duckdb":
             with manager._LOCK:
@@ -327,6 +337,10 @@ def _read_manifest(path: Path) -> Any:
 
 
 def _adapter(config: Any, manifest: Any) -> Any:
+    if config.credentials.type == "duckdb":
+        from t2.runtime import _dbt_duckdb
+
+        _dbt_duckdb.install()
     adapter = FACTORY.get_adapter_class_by_name(config.credentials.type)(config, get_mp_context())
     # dbt's lock lives in shared memory: a forked child that is killed would lock out its siblings.
     adapter.connections.lock = threading.RLock()

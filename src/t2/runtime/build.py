@@ -7,15 +7,15 @@ and for tables that read their own earlier partitions. Tests of a partition run 
 from __future__ import annotations
 
 import random
-import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 
-from t2.errors import NodeFailed
+from t2.errors import DbtError, NodeFailed
 from t2.project.model import Source, Table, Test
+from t2.runtime import warehouse
+from t2.runtime.duckdb_client import LOST
 from t2.runtime.nodes import NodeResult
 from t2.runtime.warm import OnLog, Warm
 from t2.runtime.windows import batch_window, partition_variables, predicate, variables
@@ -30,6 +30,7 @@ CONFLICTS = (
     "Duplicate key",
     "could not serialize",
     "deadlock detected",
+    LOST,
 )
 ATTEMPTS = 6
 WAIT_SECONDS = 0.1
@@ -108,15 +109,24 @@ def _build(
 ) -> NodeResult:
     batch = batch_window(table, keys[0]) if keys[0] and warm.is_microbatch(table.unique_id) else None
     given = variables(warm.project, table, keys[0], keys[-1], now=now)
+    names = [f"{table.key} {key or ''}" for key in keys]
     for attempt in range(ATTEMPTS):
-        with _alone(warm, table, keys):
-            result = warm.run(
-                table.unique_id, variables=given, batch=batch, full_refresh=full_refresh, on_log=on_log
-            )
+        last = attempt + 1 == ATTEMPTS
+        try:
+            with warehouse.alone(warm, names):
+                result = warm.run(
+                    table.unique_id, variables=given, batch=batch, full_refresh=full_refresh, on_log=on_log
+                )
+        except DbtError as error:
+            if last or LOST not in error.message:
+                raise
+            continue
         if result.ok:
             return result
-        if attempt + 1 == ATTEMPTS or not any(word in result.message for word in CONFLICTS):
+        if last or not any(word in result.message for word in CONFLICTS):
             break
+        # What it lost the race to may be a relation that this process does not know of.
+        warm.forget()
         time.sleep(WAIT_SECONDS * 2**attempt * random.uniform(0.5, 1.0))
     where = f"{table.key} {keys[0]}" if keys[0] else table.key
     raise NodeFailed(result.message, result=result, where=where)
@@ -149,26 +159,3 @@ def _test_range(
     if test.kind == "singular":
         return warm.run(test.unique_id, variables=partition_variables(node, first), on_log=on_log)
     return warm.run(test.unique_id, where=predicate(node, first, last), on_log=on_log)
-
-
-_building: set[tuple[str, str, Key]] = set()
-_changed = threading.Condition()
-
-
-@contextmanager
-def _alone(warm: Warm, table: Table, keys: tuple[Key, ...]) -> Iterator[None]:
-    """Keep the threads of this process from building the same partition at once.
-
-    DuckDB needs it: two inserts into an empty partition do not conflict, and both are kept. Its file has one
-    process, so no other can do it. PostgreSQL's locks are in the materialization.
-    """
-    names = {(warm.project.root, table.key, key) for key in keys}
-    with _changed:
-        _changed.wait_for(lambda: not names & _building)
-        _building.update(names)
-    try:
-        yield
-    finally:
-        with _changed:
-            _building.difference_update(names)
-            _changed.notify_all()

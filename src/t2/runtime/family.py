@@ -1,6 +1,7 @@
 """The processes of one project on one machine, as one family that starts, restarts and ends together.
 
     supervisor (this process) ── guard           kills the others when the supervisor is gone
+                              ├─ warehouse       has the DuckDB files open, for all the others
                               ├─ code server     Dagster's, with the project's definitions
                               ├─ worker          the same definitions, warm; its children are the runs
                               ├─ daemon          sensors, queue, monitoring
@@ -166,14 +167,17 @@ class Family:
         ]
         worker = ["t2.definitions.worker", "--location", LOCATION, "--project-dir", project, *target]
         daemon = ["t2.definitions.daemon", "--workspace", str(self.home.workspace)]
+        warehouse = ["t2.runtime.duckdb_server", "--project-dir", project]
+        warehouse += ["--socket", str(code_socket.with_name("warehouse"))]
         programs = [
+            Program("warehouse", warehouse, ready="t2 warehouse is ready", notice="t2 warehouse: "),
             Program(
                 "code location",
                 [*server, *_dagster_target(target)],
                 ready="Started Dagster code proxy server",
                 broken="Error while importing code",
                 has_children=True,
-            )
+            ),
         ]
         if uses_worker(self.home):
             heartbeat = Heartbeat(self.home.dagster, LOCATION)

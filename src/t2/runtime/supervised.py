@@ -29,6 +29,7 @@ LOG_BYTES = 10 * 2**20
 class Program:
     """What to run (`python -m` and the arguments) and how its log tells that it is `ready` or `broken`.
 
+    What follows `notice` in a line of the log is reported whenever it comes.
     `after` names the program that has to be ready first. `has_children`: it is of no use without
     the process that it starts itself. `hangs` tells, at a time in monotonic seconds, whether it lives and
     does nothing; it is then killed.
@@ -38,6 +39,7 @@ class Program:
     command: Sequence[str]
     ready: str
     broken: str | None = None
+    notice: str | None = None
     after: str | None = None
     has_children: bool = False
     hangs: Callable[[float], bool] | None = None
@@ -137,16 +139,19 @@ class Child:
 
     def _read_log(self, now: float) -> None:
         assert self._seen is not None
-        if self.ready:
+        if self.ready and not self.program.notice:
             return
         for line in self._seen:
+            if self.program.notice and self.program.notice in line:
+                self._report(line.partition(self.program.notice)[2].rstrip())
             if self.program.broken and self.program.broken in line:
                 self._report(f"{self.program.name} cannot be loaded\n{self._last_lines()}")
-            if self.program.ready in line:
+            if self.program.ready in line and not self.ready:
                 self.ready = True
                 self._report(f"{self.program.name} ready after {now - self._started:.1f} s")
-                self._seen.close()
-                return
+                if not self.program.notice:
+                    self._seen.close()
+                    return
 
     def _bound_log(self) -> None:
         """Begin the log again when it is long: the process appends, so it writes on at the new beginning."""

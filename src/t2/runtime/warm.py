@@ -17,12 +17,14 @@ import weakref
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime, timezone
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 from t2.errors import DbtError, NotFound
 from t2.project.model import Project
 from t2.runtime._dbt import Dbt, DbtBaseException, is_local
+from t2.runtime.duckdb_client import LOST
 from t2.runtime.nodes import NodeResult
 
 OnLog = Callable[[str, str], None]
@@ -31,6 +33,8 @@ T = TypeVar("T")
 
 ANSI = re.compile(r"\x1b\[[0-9;]*m")
 QUIET_LEVELS = ("debug", "test")
+# How often what only reads is tried when the warehouse server is lost; builds are tried again by `build.py`.
+READ_ATTEMPTS = 3
 
 _listener: contextvars.ContextVar[OnLog | None] = contextvars.ContextVar("t2_listener", default=None)
 _known: dict[tuple[str, ...], Warm] = {}
@@ -110,26 +114,49 @@ class Warm:
         """
         if unique_id not in self._dbt.manifest.nodes:
             raise NotFound(f"dbt knows no node {unique_id}", where=self.project.root)
-        node = self._dbt.copy(unique_id)
-        if where:
-            node.config.where = f"({node.config.where}) and ({where})" if node.config.where else where
-        if full_refresh:
-            node.config.full_refresh = True
         started = time.time()
-        result, spent = self._inside(lambda: self._dbt.execute(node, variables or {}, batch), on_log)
+        for attempt in range(READ_ATTEMPTS):
+            node = self._dbt.copy(unique_id)
+            if where:
+                node.config.where = f"({node.config.where}) and ({where})" if node.config.where else where
+            if full_refresh:
+                node.config.full_refresh = True
+            work = partial(self._dbt.execute, node, variables or {}, batch)
+            result, spent = self._inside(work, on_log)
+            lost = str(node.resource_type) == "test" and LOST in (result.message or "")
+            if not lost or attempt + 1 == READ_ATTEMPTS:
+                break
         return _result(unique_id, result, started, spent)
 
     def query(self, sql: str) -> list[dict[str, Any]]:
         """Return the rows of a query by column name in lower case; DbtError with the database's message."""
-        return self._inside(lambda: self._dbt.query(sql))
+        return self._reading(lambda: self._dbt.query(sql))
 
     def call(self, macro: str, **arguments: Any) -> Any:
         """Return what a macro of the dbt package returns."""
-        return self._inside(lambda: self._dbt.call(macro, arguments))
+        return self._reading(lambda: self._dbt.call(macro, arguments))
+
+    def serve(self, project_dir: Path | None) -> None:
+        """Have the warehouse server of a project execute on DuckDB, or this process again (None)."""
+        self._dbt.serve(project_dir)
+
+    def forget(self) -> None:
+        """Forget which relations the warehouse holds."""
+        self._dbt.forget()
 
     def close(self) -> None:
         """Close every connection and forget the relations: a DuckDB file is then unlocked."""
         self._dbt.close()
+
+    def _reading(self, work: Callable[[], T]) -> T:
+        """Do some work that only reads, again if the warehouse server was started anew meanwhile."""
+        for _ in range(READ_ATTEMPTS - 1):
+            try:
+                return self._inside(work)
+            except DbtError as error:
+                if LOST not in error.message:
+                    raise
+        return self._inside(work)
 
     def _inside(self, work: Callable[[], T], on_log: OnLog | None = None) -> T:
         """Do some work as dbt finds a process of its own: globals, context variables, a place to write."""
