@@ -158,6 +158,8 @@ class Child:
         if self._log.stat().st_size > LOG_BYTES:
             shutil.copyfile(self._log, self._log.with_suffix(".log.1"))
             os.truncate(self._log, 0)
+            if self.program.notice and self._seen is not None:
+                self._seen.seek(0)
 
     def _check_life(self, now: float) -> None:
         if self.program.hangs and self.program.hangs(now):
