@@ -85,7 +85,8 @@ def _check_merge(declared: Declared, uid: str) -> None:
 def _check_rendered(declared: Declared, uid: str) -> None:
     """Report rules of a folder that a model's own `meta.t2` hides from dbt, and so from the macros."""
     rendered = (_config(declared, uid).get("meta") or {}).get("t2") or {}
-    if dict(rendered.get("merge") or {}) != dict(_rules(declared, uid)):
+    seen = rendered.get("merge") or {}
+    if any(seen.get(name) != rule for name, rule in _rules(declared, uid).items()):
         message = "meta.t2.merge of a folder is hidden from dbt by the model's own meta.t2"
         hint = "write all of meta.t2.merge where the model's meta.t2 is"
         declared.report(uid, message, hint, (*META, "merge"))
