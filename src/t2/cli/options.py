@@ -81,7 +81,9 @@ class NothingYet:
         """Return no error."""
         return None
 
-    def failed_checks(self, project: Project, key: str, partition: str) -> list[str]:
+    def failed_checks(
+        self, project: Project, key: str, partition: str, reader: str | None = None
+    ) -> list[str]:
         """Return no checks."""
         return []
 

@@ -3,6 +3,11 @@
 A materialization is yielded the moment its partitions are in the warehouse, so that a crash keeps what has
 landed. Dagster would record all partitions of the run once more when the op gives its output; the output is
 therefore a silent one (`_dagster.silent_output`).
+
+What reads a table in the same run is kept from partitions that failed a check. A check that blocks all
+readers fails the step, and Dagster skips what depends on it. A check that blocks named tables is looked up
+by those before they build (`gates`); a step that leaves a partition out gives no output, and so is skipped
+what reads it.
 """
 
 from __future__ import annotations
@@ -14,13 +19,17 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 
 from t2.definitions import _dagster
+from t2.definitions.gates import closed
 from t2.errors import DbtError, NodeFailed, T2Error
+from t2.ledger.gates import with_rows
 from t2.project.model import Project, Source, Table, Test
 
 if TYPE_CHECKING:
     from t2.runtime.build import Built, Checked
     from t2.runtime.nodes import NodeResult
     from t2.runtime.warm import Warm
+
+FOLD = 10
 
 Key = str | None
 Event = Any  # what an op may yield: dg.AssetMaterialization, AssetCheckEvaluation, AssetObservation, Output
@@ -50,6 +59,10 @@ class Step:
         self.builds = isinstance(node, Table) and self.asset_key in context.selected_asset_keys
         self.keys = _partition_keys(node, context)
         self.left: list[Key] = []  # what is to be built and is not in the warehouse yet
+        self.skipped: dict[Key, str] = {}  # what may not be built now, and why
+        self.failed: list[tuple[Checked, Key]] = []  # checks that hold back all that reads the partition
+        self.closed = ""  # the checks that hold back the table's own next partitions
+        self.as_of = 0  # the head of the log before the tests looked at the table
 
     def events(self) -> Iterator[Event]:
         """Yield everything the step tells Dagster; raise dg.Failure with dbt's own message."""
@@ -59,8 +72,15 @@ class Step:
                 f"{len(done)} of {len(self.keys)} partitions landed in the run that is retried"
             )
         todo = [key for key in self.keys if key not in done]
+        if todo and self.builds:
+            assert isinstance(self.node, Table)
+            self.skipped = closed(self.project, self.instance, self.context.run, self.node, todo, _now())
+            todo = [key for key in todo if key not in self.skipped]
         if todo:
             yield from self._work(todo)
+        yield from self._skips()
+        if self.failed:
+            raise self._checks_failed()
         yield from self._outputs()
 
     def _work(self, keys: Sequence[Key]) -> Iterator[Event]:
@@ -72,11 +92,25 @@ class Step:
         try:
             warm = Warm.of(self.project)
             with warehouse.session(warm):
-                for part in _contiguous(keys, self.keys):
+                for part in self._parts(keys):
                     yield from self._build(warm, part) if self.builds else self._check(warm, part)
+                    if self.closed:
+                        self.skipped.update(dict.fromkeys(self.left, self.closed))
+                        break
         except (NodeFailed, DbtError) as error:
             yield from self._failures(error, as_of)
             raise self._failure(error) from None
+
+    def _parts(self, keys: Sequence[Key]) -> Iterator[list[Key]]:
+        """Yield what is built one after the other: a table that reads itself waits for each one's checks."""
+        if self._reads_itself:
+            yield from ([key] for key in keys)
+        else:
+            yield from _contiguous(keys, self.keys)
+
+    @property
+    def _reads_itself(self) -> bool:
+        return self.builds and isinstance(self.node, Table) and self.node.reads_itself
 
     def _build(self, warm: Warm, keys: Sequence[Key]) -> Iterator[Event]:
         from t2.runtime.build import Built, build
@@ -92,6 +126,7 @@ class Step:
                 self.left = [key for key in self.left if key not in result.keys]
                 if self.tests:
                     targets = _dagster.check_targets(self.instance, self.asset_key, result.keys)
+                    self.as_of = _dagster.head(self.instance)
                 # The next partition may read this one, so what it reads is as of now.
                 as_of = _dagster.head(self.instance) if self.left else as_of
             else:
@@ -103,6 +138,7 @@ class Step:
         targets: dict[Key, Any] = {}
         for key in keys:
             targets |= _dagster.check_targets(self.instance, self.asset_key, [key])
+        self.as_of = _dagster.head(self.instance)
         for result in check(warm, self.node, keys, tests=self.tests, now=_now(), on_log=self._log):
             yield from self._evaluations(result, targets)
 
@@ -123,6 +159,11 @@ class Step:
     def _evaluations(self, checked: Checked, targets: Mapping[Key, Any]) -> Iterator[Event]:
         test, result = checked.test, checked.result
         metadata = _test_metadata(result, with_sql=not checked.passed or len(checked.keys) == 1)
+        metadata["t2/test"] = test.unique_id
+        metadata["t2/as_of"] = self.as_of
+        severity = _severity(test, result)
+        if not checked.passed and severity is dg.AssetCheckSeverity.ERROR:
+            self._take_failure(checked)
         with _dagster.one_transaction(self.instance):
             for key in checked.keys:
                 yield _dagster.AssetCheckEvaluation(
@@ -131,10 +172,41 @@ class Step:
                     passed=checked.passed,
                     partition=key,
                     blocking=test.blocking,
-                    severity=_severity(test, result),
+                    severity=severity,
                     description=None if checked.passed else result.message,
                     metadata=metadata,
                     target_materialization_data=targets.get(key),
+                )
+
+    def _take_failure(self, checked: Checked) -> None:
+        """Remember a failed check that holds back all readers; say of any other whom it holds back."""
+        held = checked.test.held
+        if held is None or (held and self.instance.is_ephemeral):  # no log, no gates
+            self.failed += [(checked, key) for key in checked.keys]
+        else:
+            self.context.log.error(f"{_text(checked)}: it holds back {', '.join(held) or 'nothing'}")
+        if self._reads_itself and (held is None or self.node.key in held):
+            self.closed = _text(checked)
+
+    def _checks_failed(self) -> dg.Failure:
+        """Return the failure of the step: which checks, where, how many rows, and the SQL that shows them."""
+        metadata: dict[str, Any] = {"dbt file": dg.MetadataValue.path(self.node.file)}
+        for checked, _ in self.failed[:FOLD]:
+            if checked.result.compiled_code:
+                metadata.setdefault(f"SQL of {checked.test.name}", _sql(checked.result.compiled_code))
+        lines = [_text(checked, key) for checked, key in self.failed]
+        more = [f"and {len(lines) - FOLD} more"] if len(lines) > FOLD else []
+        head = f"what reads {self.node.key} is held back by failed checks:"
+        return dg.Failure("\n".join([head, *lines[:FOLD], *more]), metadata=metadata)
+
+    def _skips(self) -> Iterator[dg.AssetObservation]:
+        """Say of each partition that was left as it is why."""
+        for key, why in self.skipped.items():
+            self.context.log.warning(f"{self.node.key}{f' {key}' if key else ''} is not built: {why}")
+        with _dagster.one_transaction(self.instance):
+            for key, why in self.skipped.items():
+                yield dg.AssetObservation(
+                    self.asset_key, partition=key, metadata={"t2/why": why}, tags={"t2/skipped": "true"}
                 )
 
     def _failures(self, error: T2Error, as_of: int) -> Iterator[dg.AssetObservation]:
@@ -162,7 +234,8 @@ class Step:
     def _outputs(self) -> Iterator[Event]:
         assets_def = self.context.assets_def
         with _dagster.one_transaction(self.instance):
-            for key in (*self.context.selected_asset_keys, *self.context.selected_asset_check_keys):
+            built = () if self.skipped else self.context.selected_asset_keys
+            for key in (*built, *self.context.selected_asset_check_keys):
                 yield _dagster.silent_output(_dagster.output_name(assets_def, key))
 
     def _landed_before(self) -> set[Key]:
@@ -198,6 +271,15 @@ def _contiguous(keys: Sequence[Key], all_keys: Sequence[Key]) -> Iterator[list[K
         part.append(key)
     if part:
         yield part
+
+
+def _text(checked: Checked, key: Key = None) -> str:
+    """Say what a failed check found, and where: "not_null_x (3 rows) on 2024-01-05"."""
+    rows = checked.result.failures
+    told = rows is not None and checked.result.status != "error"
+    found = with_rows(checked.test.name, rows) if told else f"{checked.test.name} ({checked.result.message})"
+    where = key or ", ".join(name for name in checked.keys if name)
+    return f"{found} on {where}" if where else found
 
 
 def _now() -> datetime:

@@ -27,8 +27,10 @@ class Facts(Protocol):
     def failure(self, key: str, partition: str) -> str | None:
         """Return the newest failed attempt's error."""
 
-    def failed_checks(self, project: Project, key: str, partition: str) -> list[str]:
-        """Return the checks that hold back readers, each with its count of rows where known."""
+    def failed_checks(
+        self, project: Project, key: str, partition: str, reader: str | None = None
+    ) -> list[str]:
+        """Return the checks that hold back all readers, or a reader by name, each with its count of rows."""
 
     def run_of(self, key: str, partition: str) -> str | None:
         """Return the id of the run that landed a partition."""
@@ -101,7 +103,7 @@ def _sentence(plan: Plan, facts: Facts, key: str, index: int, outcome: Outcome) 
         return f"{subject} is up to date: {_proof(plan, facts, key, index)}."
     if outcome is Outcome.WAITING and isinstance(node, Table):
         reasons = verdict(plan, key, index).reasons
-        shown = [_owes(plan, key, index, reason) for reason in reasons[:FOLD]]
+        shown = [_owes(plan, facts, key, index, reason) for reason in reasons[:FOLD]]
         if len(reasons) > FOLD:
             shown.append(f"{len(reasons) - FOLD} more")
         return f"{subject} waits for " + "; ".join(shown) + "."
@@ -124,9 +126,11 @@ def _proof(plan: Plan, facts: Facts, key: str, index: int) -> str:
     return f"{landed}, and no input changed since"
 
 
-def _owes(plan: Plan, key: str, index: int, reason: Reason) -> str:
+def _owes(plan: Plan, facts: Facts, key: str, index: int, reason: Reason) -> str:
     """Say which partitions of an upstream are missing: "3 of its 24 partitions of x (15:00 to 17:00)"."""
     span = _span(plan, reason.key, reason.first, reason.last)
+    if reason.named:
+        return f"{_join(reason.key, span)} ({_checks(plan, facts, key, reason)} blocks it)"
     table = plan.project.tables[key]
     node = plan.project.node(reason.key)
     if node.partitioning is None:
@@ -141,6 +145,12 @@ def _owes(plan: Plan, key: str, index: int, reason: Reason) -> str:
     return f"{reason.count} of its {total} partitions of {reason.key} ({span}: {_word(node, reason.outcome)})"
 
 
+def _checks(plan: Plan, facts: Facts, reader: str, reason: Reason) -> str:
+    """Return the checks that failed and block a reader by name."""
+    partition = label(plan, reason.key, reason.first) or ""
+    return ", ".join(facts.failed_checks(plan.project, reason.key, partition, reader))
+
+
 def _word(node: Table | Source, outcome: Outcome) -> str:
     if isinstance(node, Source):
         return {Outcome.WAITING: "not landed", Outcome.BLOCKED: "failed a check"}.get(outcome, outcome.label)
@@ -151,12 +161,14 @@ def _roots(plan: Plan, facts: Facts, key: str, index: int) -> Iterator[Cause]:
     """Walk what a partition waits for down to what waits for nothing itself; each root once."""
     todo, seen = [(key, index, index)], set()
     found: dict[tuple[str, Outcome], tuple[int, int]] = {}
+    named: dict[Reason, str] = {}
     while todo:
         current, first, last = todo.pop()
         outcome = outcome_of(plan, current, first)
         reasons = verdict(plan, current, first).reasons if current in plan.project.tables else ()
         if reasons and not (outcome is Outcome.LANDED and current == key):
-            for reason in reasons:
+            named.update((reason, current) for reason in reasons if reason.named)
+            for reason in (reason for reason in reasons if not reason.named):
                 step = (reason.key, reason.first, reason.last)
                 if step not in seen:
                     seen.add(step)
@@ -166,6 +178,8 @@ def _roots(plan: Plan, facts: Facts, key: str, index: int) -> Iterator[Cause]:
             found[current, outcome] = (min(low, first), max(high, last))
     for (root, outcome), (first, last) in found.items():
         yield _cause(plan, facts, root, outcome, first, last)
+    for reason, reader in named.items():
+        yield _named_cause(plan, facts, reason, reader)
 
 
 def _cause(plan: Plan, facts: Facts, key: str, outcome: Outcome, first: int, last: int) -> Cause:
@@ -180,6 +194,30 @@ def _cause(plan: Plan, facts: Facts, key: str, outcome: Outcome, first: int, las
         owner=", ".join(node.owners) or None,
         clears=_clears(node, outcome, label(plan, key, first), label(plan, key, last)),
     )
+
+
+def _named_cause(plan: Plan, facts: Facts, reason: Reason, reader: str) -> Cause:
+    node, first = plan.project.node(reason.key), label(plan, reason.key, reason.first)
+    span = _span(plan, reason.key, reason.first, reason.last)
+    return Cause(
+        table=reason.key,
+        first=first,
+        last=label(plan, reason.key, reason.last),
+        partitions=reason.count,
+        outcome=reason.outcome.label,
+        text=_join(reason.key, span, f"failed {_checks(plan, facts, reader, reason)}"),
+        owner=", ".join(node.owners) or None,
+        clears=_passes(node, first, label(plan, reason.key, reason.last)),
+    )
+
+
+def _passes(node: Table | Source, first: str | None, last: str | None) -> str:
+    """Say how a check that is not part of a new build passes."""
+    span = f" {first}" if first == last else f" --from {first} --to {last}"
+    again = f"`t2 check {node.key}{span if first else ''}`"
+    if isinstance(node, Source):
+        return f"clears when the rows are repaired and {again} passes"
+    return f"clears when it is built again, or the rows are repaired and {again} passes"
 
 
 def _state(plan: Plan, facts: Facts, key: str, index: int, outcome: Outcome) -> str:
@@ -213,11 +251,7 @@ def _state(plan: Plan, facts: Facts, key: str, index: int, outcome: Outcome) -> 
 
 def _clears(node: Table | Source, outcome: Outcome, first: str | None, last: str | None) -> str:
     if isinstance(node, Source):
-        return (
-            "clears when the rows are repaired"
-            if outcome is Outcome.BLOCKED
-            else "clears when its data lands"
-        )
+        return _passes(node, first, last) if outcome is Outcome.BLOCKED else "clears when its data lands"
     span = f" --partition {first}" if first == last else f" --from {first} --to {last}"
     by_hand = f"with `t2 materialize {node.key}{span if first else ''}`"
     return {

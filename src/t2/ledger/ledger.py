@@ -160,12 +160,21 @@ class Ledger:
         attempts = self.attempts(key, partition)
         return attempts[0].error if attempts else None
 
-    def failed_checks(self, project: Project, key: str, partition: str) -> list[str]:
-        """Return the checks that hold back readers of a partition, each with its count of rows."""
+    def failed_checks(
+        self, project: Project, key: str, partition: str, reader: str | None = None
+    ) -> list[str]:
+        """Return the checks that hold back readers of a partition, each with its count of rows.
+
+        With `reader`: only those that name that table; without, only those that hold back all readers.
+        """
         landed = self.landing(key, partition)
         built = landed.event_id if landed else 0
         closed = self.gates(project, key)
-        return [gate.text(partition) for gate in closed if gate.shuts(partition, built)]
+        return [
+            gate.text(partition)
+            for gate in closed
+            if gate.shuts(partition, built) and (reader in gate.held if gate.held else reader is None)
+        ]
 
     def gates(self, project: Project, key: str) -> list[Gate]:
         """Return the checks of a table that failed and hold back its readers."""

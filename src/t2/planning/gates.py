@@ -49,6 +49,8 @@ class Gates:
             table = self._project.tables[reader]
             for upstream in table.upstreams:
                 passed = self._passed_on.get(upstream.key, {}).get(key)
+                if upstream.key == reader:  # passed on through partitions that are not there, too
+                    passed = _either(passed, self._read[reader].get(key))
                 parts = [] if passed is None else self._numbers(table, upstream, number, passed)
                 for part in ((upstream.key, i) for i in parts):
                     failed = state.tables[part[0]].barred.get(key)
@@ -93,3 +95,7 @@ class Gates:
 
 def _add(barred: Barred, key: str, where: Bools) -> None:
     barred[key] = barred[key] | where if key in barred else where
+
+
+def _either(one: Bools | None, other: Bools | None) -> Bools | None:
+    return other if one is None else one if other is None else one | other

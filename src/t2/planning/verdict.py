@@ -34,19 +34,24 @@ RUNNING, QUEUED, NOT_DUE, LANDED, MANUAL, WAITING, BLOCKED, FAILED, RETRYING, HE
     np.int8(outcome.value) for outcome in Outcome
 )
 
+# By outcome: whether a partition with it is being built, or will be without anybody's help.
+BUSY = np.isin(np.arange(len(Outcome)), (RUNNING, QUEUED, RETRYING, HELD, READY))
+
 
 @dataclass(frozen=True)
 class Reason:
     """One cause of a verdict: partitions of `key` (numbers `first` to `last`) that are in `outcome`.
 
     For an upstream the outcome is the upstream's; `Outcome.WAITING` on a source means that the raw data
-    has not landed. A reason about the table itself carries its own key.
+    has not landed. A reason about the table itself carries its own key. `named`: a check failed there that
+    blocks the waiting table by name; that may be further up than what it reads itself.
     """
 
     key: str
     outcome: Outcome
     first: int
     last: int
+    named: bool = False
 
     @property
     def count(self) -> int:
@@ -69,7 +74,9 @@ class Verdict:
 class Request:
     """One run: tables in dependency order for the partitions `first` to `last` (None: unpartitioned).
 
-    `run_key` hashes what made the run necessary: asking twice for the same thing makes one run.
+    `run_key` hashes what made the run necessary: asking twice for the same thing makes one run. `backfill` is
+    the id of the backfill that the run is part of, 0 if it is part of none. Runs of a higher `priority` start
+    before those of a lower one.
     """
 
     tables: tuple[str, ...]
@@ -78,3 +85,5 @@ class Request:
     partitions: int
     run_key: str
     why: str
+    backfill: int = 0
+    priority: int = 0

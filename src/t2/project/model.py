@@ -276,6 +276,16 @@ class Project:
                     readers[key].append(table.key)
         return {key: tuple(names) for key, names in readers.items()}
 
+    @cached_property
+    def blockers(self) -> Mapping[str, tuple[str, ...]]:
+        """By table: the tables and sources with tests whose failure holds back that table by name."""
+        found: dict[str, dict[str, None]] = {}
+        for node in self.nodes():
+            for test in node.tests:
+                for key in test.held or ():
+                    found.setdefault(key, {})[node.key] = None
+        return {key: tuple(nodes) for key, nodes in found.items()}
+
     def node(self, key: str) -> Table | Source:
         """Return the table or source with the key "schema/name"; KeyError if there is none."""
         return self.tables[key] if key in self.tables else self.sources[key]
