@@ -23,6 +23,7 @@ from dbt.adapters.factory import FACTORY
 from dbt.adapters.reference_keys import _ReferenceKey, lowercase
 from dbt.cli.flags import Flags
 from dbt.cli.types import Command
+from dbt.clients.jinja import GENERIC_TEST_KWARGS_NAME, add_rendered_test_kwargs
 from dbt.config.runtime import RuntimeConfig, load_profile, load_project
 from dbt.context.providers import generate_runtime_macro_context
 from dbt.context.query_header import generate_query_header_context
@@ -37,7 +38,7 @@ from dbt.task.seed import SeedRunner
 from dbt.task.snapshot import SnapshotRunner
 from dbt.task.test import TestRunner
 from dbt.tracking import initialize_from_flags
-from dbt_common.clients.jinja import template_cache
+from dbt_common.clients.jinja import CallableMacroGenerator, template_cache
 from dbt_common.context import get_invocation_context, set_invocation_context
 from dbt_common.events.contextvars import log_contextvars, task_contextvars
 from dbt_common.events.event_manager_client import get_event_manager
@@ -62,6 +63,7 @@ class Dbt:
         self._on_event = on_event
         self._lock = threading.RLock()
         self._schemas: set[Any] = set()
+        self._macro_context: dict[str, Any] | None = None
         set_invocation_context({})
         get_invocation_context()._env = dict(os.environ)
         with _globals:
@@ -144,6 +146,69 @@ class Dbt:
             return self._adapter.execute_macro(
                 macro, macro_resolver=self.manifest, project="t2", kwargs=arguments
             )
+
+    def test_sql(self, unique_id: str, parent: str, rows: str) -> tuple[str, str | None] | None:
+        """Return what a generic test of a model or source counts in `rows`, and its own `where`.
+
+        None if dbt does more than count and pass at 0, or if a macro on the way is neither dbt's or the
+        adapter's nor of the package that the test is named by. A macro that asks the database fails: there
+        is no connection.
+        """
+        node = self.manifest.nodes[unique_id]
+        if not (self._is_of(node, parent) and self._only_counts(node.config) and self._is_original(node)):
+            return None
+        asked = copy.copy(node)
+        asked.test_metadata = copy.copy(node.test_metadata)
+        asked.test_metadata.kwargs = {**node.test_metadata.kwargs, "model": rows}
+        macro = self.manifest.macros[_test_macro(node)]
+        with self._lock:
+            if self._macro_context is None:
+                # A copy: dbt notes in it what is called.
+                caller = copy.deepcopy(macro)
+                self._macro_context = generate_runtime_macro_context(caller, self.config, self.manifest, None)
+            add_rendered_test_kwargs(self._macro_context, asked)
+            kwargs = self._macro_context.pop(GENERIC_TEST_KWARGS_NAME)
+            return str(CallableMacroGenerator(macro, self._macro_context)(**kwargs)), node.config.where
+
+    def _is_of(self, node: Any, parent: str) -> bool:
+        """Whether the rows that a generic test looks at are those of a model or source, as they are."""
+        if node.test_metadata is None or node.package_name != self.config.project_name:
+            return False
+        model = str(node.test_metadata.kwargs.get("model"))
+        source = self.manifest.sources.get(parent)
+        if source is not None:
+            name = f"source('{source.source_name}', '{source.name}')"
+            return model == f"{{{{ get_where_subquery({name}) }}}}"
+        return model.startswith("{{ get_where_subquery(ref(") and bool(node.attached_node == parent)
+
+    def _only_counts(self, config: Any) -> bool:
+        """Whether a test passes when it selects nothing, and keeps nothing."""
+        stores = config.store_failures
+        return (
+            not (self._flags.STORE_FAILURES if stores is None else stores)
+            and config.limit is None
+            and (config.fail_calc, config.error_if, config.warn_if) == ("count(*)", "!= 0", "!= 0")
+            and not config._extra
+        )
+
+    def _is_original(self, node: Any) -> bool:
+        """Whether nobody replaced a macro that a generic test goes through, by its name or by dispatch."""
+        root, adapter = self.config.project_name, self.config.credentials.type
+        if _test_macro(node) not in node.depends_on.macros:
+            return False
+        materialization = self.manifest.find_materialization_macro_by_name(root, "test", adapter)
+        subquery = self.manifest.find_macro_by_name("get_where_subquery", root, None)
+        todo = [*node.depends_on.macros, materialization.unique_id, subquery.unique_id]
+        trusted = {*FACTORY.get_adapter_package_names(adapter), node.test_metadata.namespace}
+        seen: set[str] = set()
+        while todo:
+            macro = self.manifest.macros.get(todo.pop())
+            if macro is None or macro.package_name not in trusted:
+                return False
+            if macro.unique_id not in seen:
+                seen.add(macro.unique_id)
+                todo += macro.depends_on.macros
+        return True
 
     def serve(self, project_dir: Path | None) -> None:
         """Have the warehouse server of a project execute everything, or this process again (None)."""
@@ -271,6 +336,12 @@ class _Graph(Mapping[str, Any]):
 
     def __len__(self) -> int:
         return len(self._nodes)
+
+
+def _test_macro(node: Any) -> str:
+    """Return the macro that a generic test is, where nobody has replaced it."""
+    metadata = node.test_metadata
+    return f"macro.{metadata.namespace or 'dbt'}.test_{metadata.name}"
 
 
 def _timed(execute: Callable[..., Any]) -> Callable[..., Any]:

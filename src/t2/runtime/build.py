@@ -14,7 +14,7 @@ from datetime import datetime
 
 from t2.errors import DbtError, NodeFailed
 from t2.project.model import Source, Table, Test
-from t2.runtime import warehouse
+from t2.runtime import screens, warehouse
 from t2.runtime.duckdb_client import LOST
 from t2.runtime.nodes import NodeResult
 from t2.runtime.warm import OnLog, Warm
@@ -49,13 +49,14 @@ class Checked:
     """A test was evaluated on partitions, or on the whole of a table with the keys (None,).
 
     Several keys: one look at all of them proved each. `passed` is False for a warning too, and for a test
-    whose SQL fails; `result.status` tells them apart.
+    whose SQL fails; `result.status` tells them apart. `screened`: a screen proved it, dbt did not run it.
     """
 
     test: Test
     keys: tuple[Key, ...]
     passed: bool
     result: NodeResult
+    screened: bool = False
 
 
 def build(
@@ -135,7 +136,11 @@ def _build(
 def _test(
     warm: Warm, node: Table | Source, keys: tuple[Key, ...], tests: tuple[Test, ...], on_log: OnLog | None
 ) -> Iterator[Checked]:
+    proofs = screens.prove(warm, node, keys, tests)
     for test in tests:
+        if test.unique_id in proofs:
+            yield from _screened(warm, node, test, keys, proofs[test.unique_id], on_log)
+            continue
         if not test.per_partition or keys[0] is None:
             result = warm.run(test.unique_id, on_log=on_log)
             yield Checked(test, keys, result.ok, result)
@@ -148,6 +153,24 @@ def _test(
         for key in keys:
             result = _test_range(warm, node, test, (key,), on_log)
             yield Checked(test, (key,), result.ok, result)
+
+
+def _screened(
+    warm: Warm,
+    node: Table | Source,
+    test: Test,
+    keys: tuple[Key, ...],
+    proofs: Iterable[screens.Proof],
+    on_log: OnLog | None,
+) -> Iterator[Checked]:
+    """Yield what the screens proved, and dbt's own answer for the partitions between."""
+    proved = {key: proof for proof in proofs for key in proof.keys}
+    for key in keys:
+        if key not in proved:
+            result = _test_range(warm, node, test, (key,), on_log)
+            yield Checked(test, (key,), result.ok, result)
+        elif proved[key].keys[0] == key:
+            yield Checked(test, proved[key].keys, True, proved[key].result, screened=True)
 
 
 def _test_range(

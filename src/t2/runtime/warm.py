@@ -29,6 +29,7 @@ from t2.runtime.nodes import NodeResult
 
 OnLog = Callable[[str, str], None]
 Window = tuple[datetime, datetime]
+TestSql = tuple[str, "str | None"]
 T = TypeVar("T")
 
 ANSI = re.compile(r"\x1b\[[0-9;]*m")
@@ -50,6 +51,7 @@ class Warm:
 
     def __init__(self, project: Project) -> None:
         self.project = project
+        self._test_sql: dict[tuple[str, str, str], TestSql | None] = {}
         self._scratch = tempfile.mkdtemp(prefix="t2-dbt-")
         weakref.finalize(self, _remove, self._scratch, os.getpid())
         self._context = contextvars.copy_context()
@@ -127,6 +129,21 @@ class Warm:
             if not lost or attempt + 1 == READ_ATTEMPTS:
                 break
         return _result(unique_id, result, started, spent)
+
+    def test_sql(self, unique_id: str, parent: str, *, rows: str) -> TestSql | None:
+        """Return the SQL by which a generic test of `parent` finds failures in `rows`, and its own `where`.
+
+        None if anything but the number of rows that it selects decides the outcome, or if dbt's own macros
+        are not all that makes the SQL.
+        """
+        key = (unique_id, parent, rows)
+        if key not in self._test_sql:
+            try:
+                found = self._inside(lambda: self._dbt.test_sql(*key))
+            except DbtError:
+                found = None
+            self._test_sql[key] = found
+        return self._test_sql[key]
 
     def query(self, sql: str) -> list[dict[str, Any]]:
         """Return the rows of a query by column name in lower case; DbtError with the database's message."""
