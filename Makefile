@@ -2,10 +2,10 @@
 BIN := .venv/bin
 .DEFAULT_GOAL := help
 
-.PHONY: help setup test test-demo soak lint types demo bench bench-quick lock clean
+.PHONY: help setup test test-demo test-adapters soak lint types demo bench bench-quick lock clean
 
 help: ## Show this help.
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: ## Make .venv with every pinned dependency.
 	@scripts/bootstrap
@@ -17,6 +17,9 @@ test: setup lint types ## Run the checks and all tests.
 
 test-demo: setup ## Run the flights example's tests on 14 days of data.
 	@T2_E2E_DAYS=14 $(BIN)/python -m pytest tests/end_to_end/test_flights.py $(PYTEST)
+
+test-adapters: setup ## Run dbt's published tests of adapters with T2's package installed.
+	@$(BIN)/python -m pytest tests/dbt_package/adapter_suite -m 'adapters or not adapters' $(PYTEST)
 
 soak: setup ## Repeat races and crashes for as long as it takes to trust them.
 	@$(BIN)/python -m pytest -m soak $(PYTEST)
