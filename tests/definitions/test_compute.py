@@ -80,6 +80,7 @@ def test_a_check_names_the_materialization_that_it_looked_at(runs: Runs) -> None
     newest = {record.partition_key: record.storage_id for record in records}
     checks = [e.event_specific_data for e in done.events if e.event_type_value == "ASSET_CHECK_EVALUATION"]
     assert {c.target_materialization_data.storage_id == newest[c.partition] for c in checks} == {True}
+    assert {c.metadata["t2/screened"].value for c in checks} == {True}
 
 
 def test_a_failing_table_fails_alone_with_dbts_own_words(project: Project, runs: Runs) -> None:

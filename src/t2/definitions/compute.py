@@ -161,6 +161,8 @@ class Step:
         metadata = _test_metadata(result, with_sql=not checked.passed or len(checked.keys) == 1)
         metadata["t2/test"] = test.unique_id
         metadata["t2/as_of"] = self.as_of
+        if checked.screened:
+            metadata["t2/screened"] = True
         severity = _severity(test, result)
         if not checked.passed and severity is dg.AssetCheckSeverity.ERROR:
             self._take_failure(checked)
