@@ -17,6 +17,7 @@ COMMANDS = {
     "dev": "Run everything for local work: web server, daemon, code location, worker.",
     "status": "Print every table's outcome: landed, running, waiting, failed.",
     "why": "Say why a table or partition is not up to date.",
+    "check": "Run the checks of a table again, without building it.",
     "materialize": "Build a table, or a table and all that reads it.",
     "reset": "Forget what was built: remove the local Dagster storage.",
 }

@@ -14,6 +14,7 @@ from functools import cache
 
 import dagster as dg
 
+from t2.definitions._dagster import PARTITION_RANGE_END_TAG, PARTITION_RANGE_START_TAG, PARTITION_TAG
 from t2.planning.grid import DAY_FORMAT, HOUR_FORMAT, Grid
 from t2.project.model import Grain, Partitioning
 
@@ -43,6 +44,15 @@ def partition_mapping(
     if _timezone(reader) != _timezone(upstream):
         return dg.AllPartitionMapping()
     return _window(-lookback, -1) if itself else _window(-lookback, 0)
+
+
+def partition_tags(first: str | None, last: str | None) -> dict[str, str]:
+    """Return the tags by which Dagster knows a run's partitions `first` to `last`; None: it has none."""
+    if first is None or last is None:
+        return {}
+    if first == last:
+        return {PARTITION_TAG: first}
+    return {PARTITION_RANGE_START_TAG: first, PARTITION_RANGE_END_TAG: last}
 
 
 @cache

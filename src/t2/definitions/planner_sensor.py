@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime, timezone
 
 import dagster as dg
 
 from t2.definitions._dagster import PARTITION_RANGE_END_TAG, PARTITION_RANGE_START_TAG
 from t2.definitions.launches import Launches
+from t2.definitions.partitions import partition_tags
 from t2.ledger.ledger import Ledger
-from t2.planning.planner import Plan, plan
+from t2.planning.daily import CheckRequest, daily_checks
+from t2.planning.planner import MAX_REQUESTS, Plan, plan
 from t2.planning.verdict import Request
 from t2.project.model import Project
 
@@ -28,11 +30,16 @@ class Planner:
         self.ledger = ledger
         self._launches = Launches(project, ledger)
         self._plan: Plan | None = None
+        self._next_daily = 0.0
+        self._checked: set[str] = set()  # the daily checks that this process asked for
+        self._daily = {node.key for node in project.nodes() if any(test.daily for test in node.tests)}
 
     def look(self, instance: dg.DagsterInstance, now: datetime) -> Plan | None:
         """Return a new plan, or None when nothing can have changed since the last one."""
         settled = (
-            self._plan is not None and not self._plan.requests and now.timestamp() < self._plan.next_change
+            self._plan is not None
+            and not self._plan.requests
+            and now.timestamp() < min(self._plan.next_change, self._next_daily)
         )
         if settled and not self.ledger.has_news():
             return None
@@ -41,6 +48,35 @@ class Planner:
             self.ledger.follow()
         self._plan = plan(self.project, self.ledger.state(self.project, now), now)
         return self._plan
+
+    def requests(self) -> Iterator[dg.RunRequest]:
+        """Yield what the last plan asks for: runs that build, and the daily checks that are due."""
+        if self._plan is None:
+            return
+        for request in self._plan.requests:
+            yield run_request(request, self._checks(request))
+        due, self._next_daily = daily_checks(self.project, self._plan.state, self._plan.now)
+        fresh = [wanted for wanted in due if wanted.run_key not in self._checked]
+        for wanted in fresh[:MAX_REQUESTS]:
+            self._checked.add(wanted.run_key)
+            yield check_request(wanted)
+        if len(fresh) > MAX_REQUESTS:
+            self._next_daily = 0.0
+
+    def _checks(self, request: Request) -> list[dg.AssetCheckKey] | None:
+        """Return the checks that are part of a run; None for all of its tables, if none is daily.
+
+        A daily check that failed runs with each landing until it passes, so that a repair opens the gate.
+        """
+        if self._plan is None or self._daily.isdisjoint(request.tables):
+            return None
+        tables, pasts = self.project.tables, self._plan.state.tables
+        return [
+            dg.AssetCheckKey(dg.AssetKey(key.split("/")), test.name)
+            for key in request.tables
+            for test in tables[key].tests
+            if not test.daily or test.name in pasts[key].failing
+        ]
 
 
 def planner_sensor(
@@ -65,8 +101,9 @@ def planner_sensor(
         deadline = time.monotonic() + (PATIENCE_SECONDS if threads else 0.0)
         while True:
             decided = planner.look(context.instance, datetime.now(timezone.utc))
-            if decided is not None and decided.requests:
-                yield from (run_request(request) for request in decided.requests)
+            requests = [] if decided is None else list(planner.requests())
+            if requests:
+                yield from requests
                 return
             if time.monotonic() >= deadline:
                 yield dg.SkipReason("nothing to build")
@@ -76,8 +113,22 @@ def planner_sensor(
     return t2_planner
 
 
-def run_request(request: Request) -> dg.RunRequest:
-    """Turn a request into Dagster's; a range of partitions is told by Dagster's range tags."""
+def check_request(request: CheckRequest) -> dg.RunRequest:
+    """Turn a request for checks alone into Dagster's; runs that build go first."""
+    asset = dg.AssetKey(request.table.split("/"))
+    return dg.RunRequest(
+        run_key=request.run_key,
+        asset_selection=[],
+        asset_check_keys=[dg.AssetCheckKey(asset, name) for name in request.tests],
+        tags={**partition_tags(request.first, request.last), "t2/why": "daily", "dagster/priority": "-1"},
+    )
+
+
+def run_request(request: Request, checks: Sequence[dg.AssetCheckKey] | None = None) -> dg.RunRequest:
+    """Turn a request into Dagster's, with some of its tables' checks or, without `checks`, all.
+
+    A range of partitions is told by Dagster's range tags.
+    """
     tags = {"t2/why": request.why}
     single = request.first == request.last
     if request.first is not None and request.last is not None and not single:
@@ -86,6 +137,7 @@ def run_request(request: Request) -> dg.RunRequest:
     return dg.RunRequest(
         run_key=request.run_key,
         asset_selection=[dg.AssetKey(key.split("/")) for key in request.tables],
+        asset_check_keys=checks,
         partition_key=request.first if single else None,
         tags=tags,
     )

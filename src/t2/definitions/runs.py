@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -11,14 +12,11 @@ from typing import Any
 import dagster as dg
 
 from t2.definitions import quick_sqlite
-from t2.definitions._dagster import (
-    PARTITION_RANGE_END_TAG,
-    PARTITION_RANGE_START_TAG,
-    PARTITION_TAG,
-    keep_engines,
-)
+from t2.definitions._dagster import keep_engines
 from t2.definitions.build import build_defs
 from t2.definitions.launcher import in_process_tags
+from t2.definitions.partitions import partition_tags
+from t2.errors import NodeFailed
 from t2.planning.grid import Grid
 from t2.planning.selection import Step
 from t2.project.model import Project
@@ -26,6 +24,9 @@ from t2.runtime.home import prepare_home
 
 # Dagster's console logger writes every event to stderr; the command says itself what it does.
 QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
+
+
+BY_HAND = "asked for on the command line"
 
 
 class LocalRuns:
@@ -62,7 +63,7 @@ class LocalRuns:
             tags={
                 **self._partition_tags(step),
                 **in_process_tags(),
-                "t2/why": "asked for on the command line",
+                "t2/why": BY_HAND,
             },
             run_config=QUIET,
             raise_on_error=False,
@@ -74,17 +75,35 @@ class LocalRuns:
             "error": _error(result),
         }
 
+    def check(
+        self, key: str, checks: Sequence[str], first: str | None, last: str | None
+    ) -> tuple[str, Sequence[dg.AssetCheckEvaluation]]:
+        """Evaluate checks of a table or source alone; return the run's id and the evaluations.
+
+        Raises NodeFailed with the run's error if it evaluated nothing.
+        """
+        assert self._job is not None
+        asset = dg.AssetKey(key.split("/"))
+        selection = {dg.AssetCheckKey(asset, name) for name in checks}
+        result = self._job.get_subset(
+            asset_selection=set(), asset_check_selection=selection
+        ).execute_in_process(
+            instance=self._instance,
+            tags={**partition_tags(first, last), **in_process_tags(), "t2/why": BY_HAND},
+            run_config=QUIET,
+            raise_on_error=False,
+        )
+        evaluations = result.get_asset_check_evaluations()
+        if not evaluations:
+            raise NodeFailed(_error(result) or "the run evaluated no check", where=key)
+        return result.run_id, evaluations
+
     def _partition_tags(self, step: Step) -> dict[str, str]:
         partitioning = self.project.tables[step.tables[0]].partitioning
         if partitioning is None:
             return {}
         grid = Grid.of(partitioning)
-        if step.first == step.last:
-            return {PARTITION_TAG: grid.key(step.first)}
-        return {
-            PARTITION_RANGE_START_TAG: grid.key(step.first),
-            PARTITION_RANGE_END_TAG: grid.key(step.last),
-        }
+        return partition_tags(grid.key(step.first), grid.key(step.last))
 
 
 def _error(result: dg.ExecuteInProcessResult) -> str | None:
