@@ -6,8 +6,10 @@ import random
 from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta, timezone
 
+import numpy as np
+
 from t2.planning.grid import Grid
-from t2.planning.state import UNKNOWN_CODE, State, TableState
+from t2.planning.state import UNKNOWN_CODE, State, TableState, Wanted
 from t2.project.model import (
     Backfill,
     Grain,
@@ -206,7 +208,26 @@ def chance_state(dice: random.Random, made: Project, now: datetime) -> State:
         if isinstance(node, Table):
             past.active_runs = max(int(past.active.any()), dice.choice([0, 0, 0, 0, 1, 2]))
         past.wiped_id = dice.choice([0, 0, 5])
+        for _ in range(dice.choice([0, 0, 0, 1, 2]) if trouble else 0):
+            named = dice.choice(list(made.tables))
+            past.barred[named] = np.array([dice.random() < trouble for _ in range(past.count)], np.bool_)
+    if dice.random() < 0.5:
+        state.wanted = chance_wanted(dice, made, state)
     return state
+
+
+def chance_wanted(dice: random.Random, made: Project, state: State) -> dict[str, Wanted]:
+    """Let backfills want stretches of some tables, some of which were built since."""
+    found: dict[str, Wanted] = {}
+    for key in dice.sample(list(made.tables), dice.randint(1, len(made.tables))):
+        count = state.tables[key].count
+        backfill, since = np.zeros(count, np.int64), np.zeros(count, np.int64)
+        for number in dice.choice([[1], [1], [2, 1]]):
+            low, high = sorted(dice.choices(range(count + 1), k=2))
+            backfill[low:high], since[low:high] = number, dice.choice([1, 500, 3000, 6000])
+        if backfill.any():
+            found[key] = Wanted(backfill, since)
+    return found
 
 
 def chance_landing(dice: random.Random, past: TableState, index: int, depth: int, trouble: float) -> None:

@@ -34,6 +34,14 @@ class Reference:
         self.busy: set[Part] = set()
         self.stuck: set[Part] = set()
         self.outcome: dict[Part, str] = {}
+        self.known: dict[Part, set[str]] = {}
+        # Backfills: who looks now, and what those outside take for landed.
+        self.inside = False
+        self.aside: set[Part] = set()
+        self.own_old: set[Part] = set()
+        self.stuck_outside: set[Part] = set()
+        self.backlog: dict[Part, int] = {}
+        self.coming: set[Part] = set()
         for table in project.tables.values():
             self.plan(table)
         self.requests = self.cut(max_requests)
@@ -53,8 +61,62 @@ class Reference:
     def landed(self, part: Part) -> bool:
         return self.exists(part) and not self.past(part[0]).blocked[part[1]]
 
+    def is_aside(self, part: Part) -> bool:
+        return not self.inside and part in self.aside
+
+    def is_busy(self, part: Part) -> bool:
+        return part in self.busy and not self.is_aside(part)
+
+    def is_stuck(self, part: Part) -> bool:
+        if not self.inside and part in self.stuck_outside:
+            return True
+        return part in self.stuck and not self.is_aside(part)
+
     def usable(self, part: Part) -> bool:
-        return self.landed(part) and part not in self.busy and part not in self.stuck
+        if self.inside and self.owed(part) and self.outcome.get(part) == "failed":
+            return False
+        return self.landed(part) and not self.is_busy(part) and not self.is_stuck(part)
+
+    def comes_in_this_tick(self, part: Part) -> bool:
+        return part in self.ready and (self.inside or not self.backlog.get(part))
+
+    # --- backfills
+
+    def wanted(self, part: Part) -> int:
+        wanted = self.state.wanted.get(part[0])
+        return int(wanted.backfill[part[1]]) if wanted and part[1] in self.indices(part[0]) else 0
+
+    def owed(self, part: Part) -> bool:
+        wanted = self.state.wanted.get(part[0])
+        past = self.past(part[0])
+        return bool(self.wanted(part) and wanted and wanted.since[part[1]] > past.as_of[part[1]])
+
+    def look_from_outside(self, table: Table) -> None:
+        """Find what those outside take for landed, and what only backfills want."""
+        self.inside = False
+        parts = [(table.key, i) for i in self.indices(table.key) if self.wanted((table.key, i))]
+        self.aside |= {part for part in parts if self.landed(part)}
+        self.own_old = set(self.aside)
+        up_to_date = set()
+        for part in parts:
+            changed = self.changed(table, part[1])
+            others = [p for p in self.all_inputs(table, part[1]) if p[0] != table.key]
+            held = any(self.is_busy(p) or self.is_stuck(p) for p in others)
+            if self.landed(part) and (table.automation == "manual" or not (changed or held)):
+                up_to_date.add(part)
+            if self.owed(part) and not (changed and table.automation == "eager"):
+                self.backlog[part] = self.wanted(part)
+        self.aside -= {part for part in parts if part not in up_to_date}
+        self.own_old = set(self.aside)
+
+    def wait_behind(self, table: Table, part: Part, begun: bool) -> None:
+        """Behind a partition that waits for its own reasons, those outside wait, too."""
+        self.inside = False
+        earlier = [p for p in self.all_inputs(table, part[1]) if p[0] == table.key]
+        stuck = not begun and any(self.is_stuck(p) for p in earlier)
+        if part in self.aside and (begun or stuck):
+            self.aside.discard(part)
+            self.stuck_outside |= {part} if stuck else set()
 
     def is_view(self, key: str) -> bool:
         return key in self.project.tables and self.project.tables[key].is_view
@@ -89,23 +151,23 @@ class Reference:
 
     def is_there(self, table: Table, index: int, upstream: Upstream) -> bool:
         key, node = upstream.key, self.project.node(upstream.key)
-        together = self.joins(table, upstream) and (key, index) in self.ready
+        together = self.joins(table, upstream) and self.comes_in_this_tick((key, index))
         if table.is_view:
             return any(self.exists((key, i)) for i in self.indices(key)) or together
         if self.is_view(key):
-            return (self.exists((key, 0)) and (key, 0) not in self.busy) or together
+            return (self.exists((key, 0)) and not self.is_busy((key, 0))) or together
         if table.partitioning is not None and node.partitioning is None:
             return self.landed((key, 0))
         parts = self.inputs(table, index, upstream)
         if table.partitioning is None and node.partitioning is not None:
-            bad = [p for p in parts if p in self.busy or p in self.stuck]
+            bad = [p for p in parts if self.is_busy(p) or self.is_stuck(p)]
             blocked = [p for p in parts if self.exists(p) and not self.landed(p)]
             return any(self.landed(p) for p in parts) and not bad and not blocked
         return all(self.usable(p) for p in parts) or (together and parts == [(key, index)])
 
     def comes_together(self, table: Table, index: int) -> bool:
         for upstream in table.upstreams:
-            if self.joins(table, upstream) and (upstream.key, index) in self.ready:
+            if self.joins(table, upstream) and self.comes_in_this_tick((upstream.key, index)):
                 exists = self.exists((upstream.key, index))
                 if not exists if table.is_view else not self.is_view(upstream.key):
                     return True
@@ -115,9 +177,15 @@ class Reference:
         return [part for upstream in table.upstreams for part in self.inputs(table, index, upstream)]
 
     def newest(self, table: Table, index: int) -> int:
+        own = {part for part in self.own_old if part[0] == table.key}
+        old = own | {part for part in self.aside if part[0] != table.key}
         ids = [
-            int(self.past(k).landed_id[i]) for k, i in self.all_inputs(table, index) if self.exists((k, i))
+            1 if not self.inside and (k, i) in old else int(self.past(k).landed_id[i])
+            for k, i in self.all_inputs(table, index)
+            if self.exists((k, i))
         ]
+        if self.inside:
+            ids.append(int(self.state.wanted[table.key].since[index]))
         return max(ids, default=0)
 
     def changed(self, table: Table, index: int) -> bool:
@@ -125,9 +193,12 @@ class Reference:
         code, current = int(past.code[index]), self.state.codes.get(table.code_version)
         if not self.exists((table.key, index)):
             return False
+        if self.inside and self.owed((table.key, index)):
+            return True
         if table.follows_code and code != current:
             return True
-        if past.blocked[index] and code not in (UNKNOWN_CODE, current):
+        shut = past.blocked[index] or any(failed[index] for failed in past.barred.values())
+        if shut and code not in (UNKNOWN_CODE, current):
             return True
         return self.newest(table, index) > past.as_of[index]
 
@@ -143,19 +214,62 @@ class Reference:
         retry_at = past.failed_at[index] + table.retries.wait_seconds * 2 ** (failures - 1)
         return "retrying" if retry_at > self.now.timestamp() else None
 
+    # --- failed checks that block named tables
+
+    def closed(self, table: Table, index: int) -> bool:
+        """Whether a failed check bars the table from something that this partition reads."""
+        if not any(past.barred for past in self.state.tables.values()):
+            return False
+        return any(
+            table.key in (self.carried(part) if part[0] == table.key else self.bars(part))
+            for upstream in table.upstreams
+            for part in self.reads(table, index, upstream)
+        )
+
+    def reads(self, table: Table, index: int, upstream: Upstream) -> list[Part]:
+        node = self.project.node(upstream.key)
+        if table.is_view or self.is_view(upstream.key):
+            return []
+        if table.partitioning is not None and node.partitioning is None:
+            return [(upstream.key, 0)]
+        return [p for p in self.inputs(table, index, upstream) if p[1] in self.indices(p[0])]
+
+    def bars(self, part: Part) -> set[str]:
+        """The tables that may not be built from a partition that is there, or will be."""
+        return self.carried(part) if self.exists(part) or part in self.ready else set()
+
+    def carried(self, part: Part) -> set[str]:
+        if part not in self.known:
+            self.known[part] = self.carry(part)
+        return self.known[part]
+
+    def carry(self, part: Part) -> set[str]:
+        key, index = part
+        table = self.project.tables.get(key)
+        found: set[str] = set()
+        anew = part in self.ready and not (table and table.reads_itself)  # the checks run anew
+        if self.exists(part) and not anew:
+            found |= {name for name, failed in self.past(key).barred.items() if failed[index]}
+        for upstream in table.upstreams if table else ():
+            for other in self.reads(table, index, upstream):
+                found |= self.carried(other) if other[0] == key else self.bars(other)
+        return found
+
     # --- outcomes
 
     def rule(self, table: Table, index: int) -> str:
         past, part = self.past(table.key), (table.key, index)
         complete = all(self.is_there(table, index, upstream) for upstream in table.upstreams)
+        complete = complete and not self.closed(table, index)
         together, changed = self.comes_together(table, index), self.changed(table, index)
         failure = self.failure(table, index)
-        joins_a_run = together and complete and table.automation == "eager"
+        by_itself = table.automation == "eager" or (self.inside and self.owed(part))
+        joins_a_run = together and complete and by_itself
         if past.active[index]:
             return {1: "queued", 2: "running"}[int(past.active[index])]
         if self.landed(part) and not changed and not joins_a_run:
             return "landed"
-        if table.automation == "manual":
+        if not by_itself:
             return "manual"
         if not complete:
             return "waiting"
@@ -165,45 +279,75 @@ class Reference:
         return failure or "ready"
 
     def plan(self, table: Table) -> None:
-        ordered = table.reads_itself and table.automation == "eager"
-        run_ends = -1  # the last partition of the run that a self-dependent table starts
-        started = False
+        if table.key in self.state.wanted:
+            self.look_from_outside(table)
+        run_ends = {True: -1, False: -1}  # the last partition of the run that a self-dependent table starts
+        begun = {True: False, False: False}
         for index in self.indices(table.key):
             part = (table.key, index)
+            if table.reads_itself and table.automation == "eager":
+                self.wait_behind(table, part, begun[False])
+            self.inside = inside = bool(self.wanted(part))
             outcome = self.rule(table, index)
-            if ordered and index <= run_ends:
-                outcome = "ready"
-            elif ordered and outcome == "ready":
-                if self.past(table.key).active_runs:
-                    outcome = "held"
-                elif not started:
-                    run_ends = self.run_of_itself(table, index)
-                started = True
+            others = [p for p in self.all_inputs(table, index) if p[0] != table.key]
+            if outcome == "waiting" and self.backlog.get(part) and any(self.is_busy(p) for p in others):
+                self.coming.add(part)
+            if self.in_order(table, part):
+                if index <= run_ends[inside]:
+                    outcome = "ready"
+                elif begun[inside] and outcome in ("blocked", "failed", "retrying", "ready"):
+                    outcome = "waiting"
+                elif outcome == "ready":
+                    if self.past(table.key).active_runs:
+                        outcome = "held"
+                    else:
+                        run_ends[inside] = self.run_of_itself(table, index)
             self.outcome[part] = outcome
             if outcome == "ready":
                 self.ready.add(part)
-            self.mark(table, index, outcome)
+            self.mark(table, index, outcome, follows=table.reads_itself and begun[inside])
+            if part in self.busy:
+                begun[True] = begun[True] or inside or table.automation == "eager"
+                begun[False] = begun[False] or part not in self.aside
+        self.one_run_of_both(table)
+
+    def in_order(self, table: Table, part: Part) -> bool:
+        return table.reads_itself and (table.automation == "eager" or self.wanted(part) > 0)
+
+    def one_run_of_both(self, table: Table) -> None:
+        """What is outside of backfills goes first."""
+        ready = {part for part in self.ready if part[0] == table.key}
+        if table.reads_itself and any(not self.wanted(part) for part in ready):
+            for part in ready:
+                if self.wanted(part):
+                    self.ready.discard(part)
+                    self.outcome[part] = "held"
 
     def run_of_itself(self, table: Table, first: int) -> int:
         last = first
         others = [upstream for upstream in table.upstreams if upstream.key != table.key]
         while last + 1 in self.indices(table.key) and last + 2 - first <= table.backfill.partitions_per_run:
+            if bool(self.wanted((table.key, last + 1))) is not self.inside:
+                break
             if not all(self.is_there(table, last + 1, upstream) for upstream in others):
+                break
+            if self.closed(table, last + 1):
                 break
             last += 1
         return last
 
-    def mark(self, table: Table, index: int, outcome: str) -> None:
+    def mark(self, table: Table, index: int, outcome: str, follows: bool) -> None:
         part, inputs = (table.key, index), self.all_inputs(table, index)
-        passes_on = table.automation == "eager" and not table.is_view
+        acts = table.automation == "eager" or (self.inside and self.owed(part))
+        passes_on = acts and not table.is_view
         if outcome in ("queued", "running", "ready", "held", "retrying"):
             self.busy.add(part)
-        if passes_on and any(p in self.busy for p in inputs):
+        if passes_on and (follows or any(self.is_busy(p) for p in inputs)):
             self.busy.add(part)
         if passes_on and self.landed(part) and part not in self.busy:
             if outcome == "waiting" and self.changed(table, index):
                 self.stuck.add(part)
-            if outcome == "landed" and any(p in self.stuck for p in inputs):
+            if outcome == "landed" and any(self.is_stuck(p) for p in inputs):
                 self.stuck.add(part)
 
     # --- requests
@@ -245,29 +389,104 @@ class Reference:
         for key, table in self.project.tables.items():
             allowed = table.backfill.concurrency if table.materialized == "partitioned" else 1
             room[key] = allowed - self.past(key).active_runs
-        left, taken = set(self.ready), []
+        left, taken = set(self.ready), set()
+        left -= self.parted(left)
         requests: list[tuple[tuple[str, ...], int, int]] = []
         while len(requests) < max_requests:
             left -= self.without_room(left, room)
-            if not left:
+            free = {part for part in left if not self.backlog.get(part)}
+            found = self.run_at_once(free) if free else self.run_of_a_backfill(left)
+            if found is None:
                 break
-            first = min(left, key=lambda part: (self.start(part), self.position[part[0]]))
-            tables = self.sharing(first, left)
-            size = min(self.project.tables[key].backfill.partitions_per_run for key in tables)
-            last = first[1]
-            while last + 2 - first[1] <= size:
-                following = (first[0], last + 1)
-                if following not in left or self.sharing(following, left) != tables:
-                    break
-                last += 1
-            ordered = tuple(sorted(tables, key=self.position.__getitem__))
-            requests.append((ordered, first[1], last))
-            taken += [(key, i) for key in tables for i in range(first[1], last + 1)]
-            left -= set(taken)
+            tables, first, last = found
+            requests.append((tuple(sorted(tables, key=self.position.__getitem__)), first, last))
+            run = {(key, i) for key in tables for i in range(first, last + 1)}
+            taken |= run
+            left -= run
+            left -= self.below(run, left)
             for key in tables:
                 room[key] -= 1
-        for part in self.ready - set(taken):
+        for part in self.ready - taken:
             table = self.project.tables[part[0]]
+            self.inside = bool(self.wanted(part))
             up_to_date = self.landed(part) and not self.changed(table, part[1])
             self.outcome[part] = "landed" if up_to_date else "held"
         return requests
+
+    def size(self, key: str) -> int:
+        return self.project.tables[key].backfill.partitions_per_run
+
+    def needs(self, part: Part, left: set[Part]) -> list[Part]:
+        """What else has to be in a run with a partition."""
+        table = self.project.tables[part[0]]
+        return [
+            (u.key, part[1]) for u in table.upstreams if self.joins(table, u) and (u.key, part[1]) in left
+        ]
+
+    def below(self, lost: set[Part], left: set[Part]) -> set[Part]:
+        """What needs something that is lost, in dependency order."""
+        found = set(lost)
+        for key in self.project.tables:
+            for part in [part for part in left if part[0] == key]:
+                if found & set(self.needs(part, left | lost)):
+                    found.add(part)
+        return found - lost
+
+    def parted(self, left: set[Part]) -> set[Part]:
+        """What needs a table in its run that is of another backfill, or in a backfill of another size."""
+        lost: set[Part] = set()
+        for key in self.project.tables:
+            for part in [part for part in left if part[0] == key]:
+                for other in self.needs(part, left):
+                    own, others = self.backlog.get(part, 0), self.backlog.get(other, 0)
+                    unlike = bool(own) and self.size(part[0]) != self.size(other[0])
+                    if own != others or unlike or other in lost:
+                        lost.add(part)
+        return lost
+
+    def run_at_once(self, left: set[Part]) -> tuple[frozenset[str], int, int]:
+        first = min(left, key=lambda part: (self.start(part), self.position[part[0]]))
+        tables = self.sharing(first, left)
+        last = first[1]
+        while last + 2 - first[1] <= self.size(first[0]):
+            following = (first[0], last + 1)
+            if following not in left or self.sharing(following, left) != tables:
+                break
+            last += 1
+        smaller = {(key, first[1]) for key in tables if self.size(key) <= last - first[1]}
+        column = {(key, first[1]) for key in tables} - smaller
+        column -= self.below(smaller, column)
+        return self.sharing(first, column), first[1], last
+
+    def run_of_a_backfill(self, left: set[Part]) -> tuple[frozenset[str], int, int] | None:
+        """The oldest run of the oldest backfill that is ready to its end."""
+        found = []
+        for backfill in {self.backlog[part] for part in left}:
+            ready = {part for part in left if self.backlog[part] == backfill}
+            coming = {part for part in self.coming if self.backlog[part] == backfill}
+            for key in {key for key, _ in ready}:
+                run = self.oldest_full_run(key, ready, coming)
+                if run and not any(self.needs((key, i), left) for i in run):
+                    found.append((backfill, self.start((key, run[0])), self.position[key], key, run))
+        if not found:
+            return None
+        backfill, _, _, key, run = min(found)
+        ready = {part for part in left if self.backlog[part] == backfill}
+        whole: set[str] = set()
+        for other in self.project.tables:
+            parts = [(other, i) for i in run]
+            needed = {k for part in parts for k, _ in self.needs(part, ready)}
+            if all(p in ready for p in parts) and self.size(other) == self.size(key) and needed <= whole:
+                whole.add(other)
+        return self.sharing((key, run[0]), {(k, run[0]) for k in whole}), run[0], run[-1]
+
+    def oldest_full_run(self, key: str, ready: set[Part], coming: set[Part]) -> list[int]:
+        runs: list[list[int]] = []
+        for index in self.indices(key):
+            if (key, index) not in ready | coming:
+                continue
+            if runs and runs[-1][-1] == index - 1 and len(runs[-1]) < self.size(key):
+                runs[-1].append(index)
+            else:
+                runs.append([index])
+        return next((run for run in runs if all((key, i) in ready for i in run)), [])

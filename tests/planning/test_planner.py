@@ -245,17 +245,43 @@ def test_a_reader_that_has_landed_joins_the_run_of_its_input() -> None:
     assert runs(plan(made, state, NOW)) == [(("m/a", "m/b"), "2024-03-05", "2024-03-05")]
 
 
-def test_contiguous_partitions_share_a_run_up_to_the_smallest_size() -> None:
+def test_contiguous_partitions_share_a_run_up_to_the_size_of_its_first_table() -> None:
     made = project(
         source("s", HOURS),
-        table("a", HOURS, "raw/s", size=24, concurrency=2),
-        table("b", HOURS, "m/a", size=10, concurrency=2),
+        table("a", HOURS, "raw/s", size=10, concurrency=2),
+        table("b", HOURS, "m/a", size=24, concurrency=2),
     )
     state = blank(made, NOW)
     land(state, "raw/s", [*range(4), *range(5, 72)])
     assert runs(plan(made, state, NOW)) == [
         (("m/a", "m/b"), "2024-03-04-00:00", "2024-03-04-03:00"),
         (("m/a", "m/b"), "2024-03-04-05:00", "2024-03-04-14:00"),
+    ]
+
+
+def test_a_table_that_builds_fewer_partitions_in_a_run_does_not_cut_the_runs_of_what_it_reads() -> None:
+    # Regression: the smallest size cut the runs of all connected tables: 72 of them here, each of one hour.
+    made = project(
+        source("s", HOURS),
+        table("a", HOURS, "raw/s", size=24),
+        table("one", HOURS, "m/a", size=1, concurrency=2),
+        table("c", HOURS, "m/one", size=24),
+        table("d", HOURS, "m/a", size=24),
+    )
+    state = blank(made, NOW)
+    land(state, "raw/s", 0)
+    first = ("2024-03-04-00:00", "2024-03-04-00:00")
+    assert runs(plan(made, state, NOW)) == [(("m/a", "m/one", "m/c", "m/d"), *first)]
+    land(state, "raw/s", range(1, 72))
+    planned = plan(made, state, NOW)
+    assert runs(planned) == [(("m/a", "m/d"), "2024-03-04-00:00", "2024-03-04-23:00")]
+    assert outcomes(planned, "m/one")[0] is Outcome.HELD
+    land(state, "m/a", range(24))
+    land(state, "m/d", range(24))
+    state.tables["m/a"].active_runs = 1
+    assert runs(plan(made, state, NOW)) == [
+        (("m/one", "m/c"), "2024-03-04-00:00", "2024-03-04-00:00"),
+        (("m/one",), "2024-03-04-01:00", "2024-03-04-01:00"),
     ]
 
 

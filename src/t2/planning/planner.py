@@ -13,13 +13,16 @@ from datetime import datetime
 import numpy as np
 from numpy.typing import NDArray
 
+from t2.planning.backfills import Backlog, Part
+from t2.planning.gates import Gates
 from t2.planning.grid import Grid, Ints
 from t2.planning.in_order import in_order
 from t2.planning.inputs import Bools, Inputs, Settled, inputs_of, range_max, window_of
 from t2.planning.requests import chunks, request
-from t2.planning.state import UNKNOWN_CODE, Active, State, TableState
+from t2.planning.state import UNKNOWN_CODE, Active, State, TableState, Wanted
 from t2.planning.verdict import (
     BLOCKED,
+    BUSY,
     FAILED,
     HELD,
     LANDED,
@@ -29,15 +32,11 @@ from t2.planning.verdict import (
     RETRYING,
     RUNNING,
     WAITING,
-    Outcome,
     Request,
 )
 from t2.project.model import Project, Source, Table
 
 MAX_REQUESTS = 100
-
-# By outcome: whether a partition with it is being built, or will be without anybody's help.
-BUSY: Bools = np.isin(np.arange(len(Outcome)), (RUNNING, QUEUED, RETRYING, HELD, READY))
 
 
 @dataclass
@@ -46,7 +45,8 @@ class Plan:
 
     `outcomes`: for each table one `Outcome` a partition whose window is over. `stale`: landed or materialized
     before, but an input or the code changed since. `next_change`: when the plan can change without a new
-    event (epoch seconds: a window ends, a retry falls due).
+    event (epoch seconds: a window ends, a retry falls due). `settled`: what the partitions that a backfill
+    wants see of each node, `outside` what all others see.
     """
 
     project: Project
@@ -57,6 +57,14 @@ class Plan:
     requests: tuple[Request, ...]
     next_change: float
     settled: dict[str, Settled] = field(repr=False, default_factory=dict)
+    outside: dict[str, Settled] = field(repr=False, default_factory=dict)
+    gates: Gates = field(repr=False, kw_only=True)
+
+    def seen(self, key: str, index: int) -> dict[str, Settled]:
+        """Return what a table's partition sees of all nodes."""
+        wanted = self.state.wanted.get(key)
+        inside = wanted is not None and index < len(wanted.backfill) and wanted.backfill[index] > 0
+        return self.settled if inside else self.outside
 
 
 def plan(project: Project, state: State, now: datetime, *, max_requests: int = MAX_REQUESTS) -> Plan:
@@ -78,36 +86,67 @@ class _Tick:
         self.now = now
         self.epoch = now.timestamp()
         self.settled: dict[str, Settled] = {}
+        self.outside: dict[str, Settled] = {}
+        self.backlogs: dict[str, Backlog] = {}
         self.outcomes: dict[str, NDArray[np.int8]] = {}
         self.stale: dict[str, Bools] = {}
         self.newest: dict[str, Ints] = {}
+        self.gates = Gates(project)
         self.next_change = np.inf
 
     def source(self, source: Source) -> None:
         """Take a source as it is: T2 does not build it."""
         past = self.state.tables[source.key]
         none = np.zeros(past.count, np.bool_)
-        self.settled[source.key] = Settled(past, past.landed, busy=none, stuck=none, ready=none)
+        settled = Settled(past, past.landed, busy=none, stuck=none, ready=none)
+        self.settled[source.key] = self.outside[source.key] = settled
+        self.gates.pass_on(source, past, none)
         self._window_ends(source)
 
     def table(self, table: Table) -> None:
         """Find the outcome of every partition of a table, as if there were room for all that is ready."""
         past = self.state.tables[table.key]
-        inputs = inputs_of(self.project, table, past.count, self.settled)
-        if table.reads_itself:
-            self._read_itself(table, past, inputs)
-        landed = past.landed
-        changed = self._changed(table, past, inputs)
-        outcome = self._rules(table, past, inputs, landed, changed)
-        if table.reads_itself and table.automation == "eager":
-            in_order(table, past, inputs, outcome, changed)
-        self._settle(table, inputs, outcome, landed, changed)
+        wanted = self.state.wanted.get(table.key)
+        if wanted is not None:
+            self._backfilled(table, past, wanted)
+        else:
+            inputs = self._inputs(table, past, self.outside, past.landed_id)
+            changed = self._changed(table, past, inputs)
+            outcome = self._rules(table, past, inputs, changed)
+            if table.reads_itself and table.automation == "eager":
+                in_order(table, past, inputs, outcome, changed)
+            acts = np.full(past.count, table.automation == "eager" and not table.is_view)
+            self.settled[table.key] = self._settle(table, inputs, outcome, changed, acts)
+            self.outside[table.key] = self.settled[table.key]
         self._window_ends(table)
+
+    def _backfilled(self, table: Table, past: TableState, wanted: Wanted) -> None:
+        """Do the same for a table of which backfills want something."""
+        old = Part.old_ids(past, (wanted.backfill > 0) & past.landed)
+        outside = self._inputs(table, past, self.outside, old)
+        inside = self._inputs(table, past, self.settled, past.landed_id)
+        changed = self._changed(table, past, outside)
+        part = Part(table, past, wanted, outside, changed)
+        if table.reads_itself:
+            outside = self._inputs(table, past, self.outside, part.old_ids(past, part.aside))
+            changed = self._changed(table, past, outside)
+        inputs = part.merged(inside, outside)
+        changed = np.where(part.wanted, self._changed(table, past, inputs), changed)
+        changed |= part.owed & (past.landed_id > 0)
+        outcome = self._rules(table, past, inputs, changed, part.owed)
+        busy = inputs.busy.copy()
+        if table.reads_itself:
+            part.in_order(past, inputs, outcome, changed)
+        eager = np.full(past.count, table.automation == "eager")
+        settled = self._settle(table, inputs, outcome, changed, (eager | part.owed) & (not table.is_view))
+        self.settled[table.key] = part.from_inside(settled, outcome)
+        self.outside[table.key] = part.from_outside(settled)
+        self.backlogs[table.key] = part.backlog(outcome, busy)
 
     def finish(self, max_requests: int) -> Plan:
         """Cut what is ready into runs; what finds no room is held."""
         ready = {key: offered.ready for key, offered in self.settled.items() if offered.ready.any()}
-        taken = chunks(self.project, self.state, ready, max_requests)
+        taken = chunks(self.project, self.state, ready, max_requests, self.backlogs)
         for key, wanted in ready.items():
             up_to_date = self.state.tables[key].landed & ~self.stale[key]
             self.outcomes[key][wanted] = np.where(up_to_date, LANDED, HELD)[wanted]
@@ -123,31 +162,40 @@ class _Tick:
             requests=tuple(request(self.project, self.state, chunk, self.newest) for chunk in taken),
             next_change=self.next_change,
             settled=self.settled,
+            outside=self.outside,
+            gates=self.gates,
         )
 
-    def _read_itself(self, table: Table, past: TableState, inputs: Inputs) -> None:
-        """Add the earlier partitions that each partition of a self-dependent table reads."""
+    def _inputs(self, table: Table, past: TableState, offered: dict[str, Settled], own_ids: Ints) -> Inputs:
+        """Evaluate all inputs; a self-dependent table's own earlier partitions landed with `own_ids`."""
+        inputs = inputs_of(self.project, table, past.count, offered)
+        inputs.complete &= ~self.gates.closed(table, past)
         for upstream in table.upstreams:
             if upstream.key == table.key:
                 low, high = window_of(self.project, table, upstream, past.count)
-                np.maximum(inputs.newest, range_max(past.landed_id, low, high), out=inputs.newest)
+                np.maximum(inputs.newest, range_max(own_ids, low, high), out=inputs.newest)
+        return inputs
 
     def _changed(self, table: Table, past: TableState, inputs: Inputs) -> Bools:
         changed: Bools = inputs.newest > past.as_of
         if table.is_view:
             changed[:] = False
-        if table.follows_code or past.blocked.any():
+        shut = past.shut
+        if table.follows_code or shut.any():
             current = self.state.code_id(table.code_version)
             other = (past.code != current) | (current == UNKNOWN_CODE)
-            changed |= other if table.follows_code else other & past.blocked & (past.code != UNKNOWN_CODE)
+            changed |= other if table.follows_code else other & shut & (past.code != UNKNOWN_CODE)
         changed &= past.landed_id > 0
         return changed
 
     def _rules(
-        self, table: Table, past: TableState, inputs: Inputs, landed: Bools, changed: Bools
+        self, table: Table, past: TableState, inputs: Inputs, changed: Bools, owed: Bools | None = None
     ) -> NDArray[np.int8]:
-        """Apply the rules for the outcome, the last one first, so that the first one that fits stays."""
-        fresh = landed & ~changed
+        """Apply the rules for the outcome, the last one first, so that the first one that fits stays.
+
+        `owed`: a backfill wants it built, also where the table is manual.
+        """
+        fresh = past.landed & ~changed
         together, active = inputs.together.any(), past.active.any()
         if fresh.all() and not together and not active:
             return np.full(past.count, LANDED, np.int8)
@@ -160,7 +208,7 @@ class _Tick:
             np.putmask(outcome, dirty & ~changed & ~inputs.together, BLOCKED)
         np.putmask(outcome, ~inputs.complete, WAITING)
         if table.automation == "manual":
-            outcome[:] = MANUAL
+            np.putmask(outcome, np.ones(past.count, np.bool_) if owed is None else ~owed, MANUAL)
         # An input that comes in the same run makes a landed partition stale only if it can join that run.
         joining = inputs.together & (outcome == READY)
         np.putmask(outcome, fresh & ~joining, LANDED)
@@ -187,23 +235,18 @@ class _Tick:
         self.next_change = min(self.next_change, float(retry_at[retrying].min(initial=np.inf)))
 
     def _settle(
-        self, table: Table, inputs: Inputs, outcome: NDArray[np.int8], landed: Bools, changed: Bools
-    ) -> None:
-        """Keep what a table's readers have to know of it."""
-        ready = outcome == READY
-        busy = BUSY[outcome]
-        stuck = np.zeros(len(outcome), np.bool_)
-        if table.automation == "eager" and not table.is_view:
-            busy |= inputs.busy
-            stuck |= changed & (outcome == WAITING)
-            stuck |= inputs.stuck & (outcome == LANDED)
-            stuck &= landed & ~busy
-        self.settled[table.key] = Settled(
-            self.state.tables[table.key], landed & ~busy & ~stuck, busy, stuck, ready
-        )
+        self, table: Table, inputs: Inputs, outcome: NDArray[np.int8], changed: Bools, acts: Bools
+    ) -> Settled:
+        """Keep what a table's readers have to know of it; `acts`: it will be built without anybody's help."""
+        past = self.state.tables[table.key]
+        busy = BUSY[outcome] | (inputs.busy & acts)
+        stuck = (changed & (outcome == WAITING)) | (inputs.stuck & (outcome == LANDED))
+        stuck &= acts & past.landed & ~busy
         self.outcomes[table.key] = outcome
         self.stale[table.key] = changed
         self.newest[table.key] = inputs.newest
+        self.gates.pass_on(table, past, outcome == READY)
+        return Settled(past, past.landed & ~busy & ~stuck, busy, stuck, outcome == READY)
 
     def _window_ends(self, node: Table | Source) -> None:
         if node.partitioning is not None:

@@ -23,7 +23,9 @@ def verdict(plan: Plan, key: str, index: int) -> Verdict:
     reasons: tuple[Reason, ...] = ()
     if outcome is Outcome.WAITING or (outcome is Outcome.LANDED and not plan.settled[key].usable[index]):
         owed = (reason for upstream in table.upstreams for reason in _missing(plan, table, upstream, index))
-        reasons = (*owed, *_compared(plan, table))
+        reasons = (*owed, *_failed_checks(plan, key, index), *_compared(plan, table))
+        if not reasons and table.reads_itself:
+            reasons = tuple(_before(plan, key, index))
     return Verdict(key, index, outcome, stale=over and bool(plan.stale[key][index]), reasons=reasons)
 
 
@@ -46,14 +48,15 @@ def _missing(plan: Plan, table: Table, upstream: Upstream, index: int) -> Iterat
     if upstream.key == table.key:
         yield from _earlier(plan, table, upstream, index)
         return
-    offered = plan.settled[upstream.key]
+    seen = plan.seen(table.key, index)
+    offered = seen[upstream.key]
     node = plan.project.node(upstream.key)
     if node.partitioning is None:
         if not _serves(table, node, offered):
             yield Reason(upstream.key, outcome_of(plan, upstream.key, 0), 0, 0)
         return
     if table.partitioning is None:
-        owed = _owed_to_whole(plan, table, upstream.key)
+        owed = _owed_to_whole(table, offered)
     else:
         low, high = window_of(plan.project, table, upstream, len(plan.outcomes[table.key]))
         owed = [
@@ -62,6 +65,23 @@ def _missing(plan: Plan, table: Table, upstream: Upstream, index: int) -> Iterat
             if i >= len(offered.usable) or not offered.usable[i]
         ]
     yield from _fold(plan, upstream.key, owed)
+
+
+def _failed_checks(plan: Plan, key: str, index: int) -> Iterator[Reason]:
+    """Yield where checks failed that block this very table, however far up."""
+    causes = plan.gates.causes(plan.state, key, index)
+    for failed in dict.fromkeys(cause for cause, _ in causes):
+        for first, last in _ranges([i for cause, i in causes if cause == failed]):
+            yield Reason(failed, Outcome.BLOCKED, first, last, named=True)
+
+
+def _ranges(indices: list[int]) -> Iterator[tuple[int, int]]:
+    """Yield neighbouring numbers as (first, last)."""
+    start = 0
+    for end in range(1, len(indices) + 1):
+        if end == len(indices) or indices[end] != indices[end - 1] + 1:
+            yield indices[start], indices[end - 1]
+            start = end
 
 
 def _compared(plan: Plan, table: Table) -> Iterator[Reason]:
@@ -81,9 +101,8 @@ def _serves(table: Table, node: Table | Source, offered: Settled) -> bool:
     return bool(offered.state.landed[0]) if table.partitioning else bool(offered.usable[0])
 
 
-def _owed_to_whole(plan: Plan, table: Table, key: str) -> list[int]:
+def _owed_to_whole(table: Table, offered: Settled) -> list[int]:
     """Which partitions hold back a reader of the whole table: those that are blocked or about to change."""
-    offered = plan.settled[key]
     state = offered.state
     if table.is_view:
         return [] if (state.landed_id > 0).any() else [0]
@@ -93,9 +112,16 @@ def _owed_to_whole(plan: Plan, table: Table, key: str) -> list[int]:
 
 
 def _earlier(plan: Plan, table: Table, upstream: Upstream, index: int) -> Iterator[Reason]:
-    usable = plan.settled[table.key].usable
+    usable = plan.seen(table.key, index)[table.key].usable
     owed = [i for i in range(max(index - upstream.lookback, 0), index) if not usable[i]]
     yield from _fold(plan, table.key, owed)
+
+
+def _before(plan: Plan, key: str, index: int) -> Iterator[Reason]:
+    """Yield the oldest partition that is being built: a self-dependent table has one run at a time."""
+    busy = plan.settled[key].busy[:index]
+    if busy.any():
+        yield from _fold(plan, key, [int(np.argmax(busy))])
 
 
 def _fold(plan: Plan, key: str, indices: list[int]) -> Iterator[Reason]:

@@ -1,0 +1,233 @@
+"""Backfills in the planner: full runs in order, and everything else goes on meanwhile."""
+
+from __future__ import annotations
+
+import numpy as np
+from tests.planning.projects import blank, by, fail, land, project, source, table, utc
+from tests.planning.test_planner import outcomes, runs
+
+from t2.planning.planner import plan
+from t2.planning.reasons import verdict
+from t2.planning.state import State, Wanted
+from t2.planning.verdict import Outcome
+from t2.project.model import Grain, Project, Retries, Upstream
+
+HOURS, DAYS, WEEKS = by(Grain.HOUR), by(Grain.DAY), by(Grain.WEEK)
+NOW = utc(2024, 3, 18)  # two weeks, 14 days and 336 hours after begin
+
+
+def landed(made: Project) -> State:
+    state = blank(made, NOW)
+    for node in made.nodes():
+        land(state, node.key)
+    return state
+
+
+def want(state: State, key: str, indices: range | None = None, *, backfill: int = 1) -> None:
+    """Let a backfill want partitions (all by default) from now on."""
+    count = state.tables[key].count
+    old = state.wanted.get(key) or Wanted(np.zeros(count, np.int64), np.zeros(count, np.int64))
+    chosen = list(range(count) if indices is None else indices)
+    old.backfill[chosen], old.since[chosen] = backfill, state.cursor + 1
+    state.wanted = {**state.wanted, key: old}
+
+
+def build(state: State, key: str, indices: range) -> None:
+    """Land partitions that saw everything so far, the events of their own run included."""
+    state.cursor += 1
+    land(state, key, indices)
+
+
+def calendar() -> Project:
+    return project(
+        source("s", HOURS),
+        table("hourly", HOURS, "raw/s", size=24, concurrency=2),
+        table("daily", DAYS, "m/hourly", size=5, concurrency=2),
+        table("weekly", WEEKS, "m/daily", size=10),
+        table("report", None, "m/daily"),
+    )
+
+
+def test_what_a_backfill_wants_is_built_again_once() -> None:
+    made = calendar()
+    state = landed(made)
+    assert runs(plan(made, state, NOW)) == []
+    want(state, "m/hourly", range(24))
+    [request] = plan(made, state, NOW).requests
+    assert (request.first, request.last) == ("2024-03-04-00:00", "2024-03-04-23:00")
+    assert (request.why, request.backfill, request.priority) == ("backfill", 1, -2)
+    build(state, "m/hourly", range(24))
+    assert runs(plan(made, state, NOW)) == []
+
+
+def test_a_build_that_read_its_inputs_before_the_request_does_not_count() -> None:
+    made = calendar()
+    state = landed(made)
+    want(state, "m/weekly", range(1))
+    before = state.cursor
+    build(state, "m/weekly", range(1))
+    state.tables["m/weekly"].as_of[0] = before
+    assert runs(plan(made, state, NOW)) == [(("m/weekly",), "2024-03-04", "2024-03-04")]
+
+
+def test_a_run_of_a_backfill_waits_until_all_of_it_is_ready() -> None:
+    made = calendar()
+    state = landed(made)
+    for key in ("m/hourly", "m/daily", "m/weekly"):
+        want(state, key)
+    assert len(runs(plan(made, state, NOW))) == 2  # of hourly: its concurrency
+    build(state, "m/hourly", range(24 * 4))
+    planned = plan(made, state, NOW)
+    assert {tables for tables, _, _ in runs(planned)} == {("m/hourly",)}
+    assert outcomes(planned, "m/daily")[:5] == [Outcome.HELD] * 4 + [Outcome.WAITING]
+    build(state, "m/hourly", range(24 * 5, 24 * 10))  # out of order: the second five days
+    assert (("m/daily",), "2024-03-09", "2024-03-13") in runs(plan(made, state, NOW))
+    build(state, "m/hourly", range(24 * 4, 24 * 14))
+    assert runs(plan(made, state, NOW)) == [
+        (("m/daily",), "2024-03-04", "2024-03-08"),
+        (("m/daily",), "2024-03-09", "2024-03-13"),
+    ]
+    build(state, "m/daily", range(10))
+    assert runs(plan(made, state, NOW)) == [(("m/daily",), "2024-03-14", "2024-03-17")]
+    build(state, "m/daily", range(10, 14))
+    assert runs(plan(made, state, NOW)) == [(("m/weekly",), "2024-03-04", "2024-03-11")]
+
+
+def test_tables_of_a_backfill_share_runs_if_their_runs_have_the_same_size() -> None:
+    made = project(
+        source("s", DAYS),
+        table("a", DAYS, "raw/s", size=7),
+        table("same", DAYS, "m/a", size=7),
+        table("less", DAYS, "m/a", size=2),
+        table("more", DAYS, "m/a", size=30),
+    )
+    state = landed(made)
+    for key in made.tables:
+        want(state, key)
+    assert runs(plan(made, state, NOW)) == [(("m/a", "m/same"), "2024-03-04", "2024-03-10")]
+    for key in ("m/a", "m/same"):
+        build(state, key, range(14))
+    assert runs(plan(made, state, NOW)) == [
+        (("m/less",), "2024-03-04", "2024-03-05"),
+        (("m/more",), "2024-03-04", "2024-03-17"),
+    ]
+
+
+def test_a_late_partition_goes_before_a_backfill_of_the_same_table() -> None:
+    made = calendar()
+    state = landed(made)
+    want(state, "m/hourly", range(300))
+    land(state, "raw/s", 330)
+    state.tables["m/hourly"].active_runs = 1  # room for one
+    [request] = plan(made, state, NOW).requests
+    assert (request.first, request.backfill, request.priority) == ("2024-03-17-18:00", 0, -1)
+    assert runs(plan(made, state, NOW, max_requests=1)) == [(("m/hourly",), request.first, request.last)]
+
+
+def test_what_reads_a_table_outside_of_its_backfill_goes_on_and_is_built_once_when_that_is_over() -> None:
+    made = project(
+        source("s", DAYS),
+        source("other", DAYS),
+        table("a", DAYS, "raw/s", size=2),
+        table("rolling", DAYS, Upstream("m/a", 6), "raw/other", size=30),
+        table("report", None, "m/a", "raw/other"),
+    )
+    state = landed(made)
+    want(state, "m/a", range(13))
+    land(state, "raw/other", 13)  # what a current day has to do with
+    state.tables["m/a"].active[:2] = 2
+    asked = runs(plan(made, state, NOW))
+    assert (("m/rolling",), "2024-03-17", "2024-03-17") in asked
+    assert (("m/report",), None, None) in asked
+    build(state, "m/rolling", range(13, 14))
+    build(state, "m/report", range(1))
+    state.tables["m/a"].active[:] = 0
+    build(state, "m/a", range(6))
+    assert {tables for tables, _, _ in runs(plan(made, state, NOW))} == {("m/a",)}
+    build(state, "m/a", range(6, 13))
+    assert runs(plan(made, state, NOW)) == []
+    state.wanted = {}
+    assert runs(plan(made, state, NOW)) == [
+        (("m/report",), None, None),
+        (("m/rolling",), "2024-03-04", "2024-03-17"),
+    ]
+
+
+def test_a_dirty_input_holds_back_readers_also_during_a_backfill() -> None:
+    made = project(source("s", DAYS), table("a", DAYS, "raw/s"), table("b", DAYS, Upstream("m/a", 1)))
+    state = landed(made)
+    want(state, "m/a")
+    land(state, "raw/s", 5)
+    state.tables["raw/s"].blocked[5] = True
+    state.tables["m/b"].landed_id[6] = state.tables["m/b"].as_of[6] = 0
+    assert verdict(plan(made, state, NOW), "m/b", 6).outcome is Outcome.WAITING
+
+
+def test_the_readers_of_a_partition_that_failed_in_a_backfill_wait_and_the_others_do_not() -> None:
+    made = project(
+        source("s", DAYS),
+        table("a", DAYS, "raw/s", retries=Retries(0, 30)),
+        table("b", DAYS, Upstream("m/a", 1), size=3, concurrency=9),
+    )
+    state = landed(made)
+    for key in ("m/a", "m/b"):
+        want(state, key, range(6))
+    build(state, "m/a", range(6))
+    fail(state, "m/a", 2, NOW)
+    state.tables["m/a"].as_of[2] = 0
+    planned = plan(made, state, NOW)
+    assert outcomes(planned, "m/a")[2] is Outcome.FAILED
+    assert runs(planned) == [
+        (("m/b",), "2024-03-04", "2024-03-05"),
+        (("m/b",), "2024-03-08", "2024-03-09"),
+    ]
+    assert [reason.key for reason in verdict(planned, "m/b", 3).reasons] == ["m/a"]
+
+
+def test_a_self_dependent_table_goes_in_order_and_lets_its_current_partition_through() -> None:
+    own = Upstream("m/t", 1)
+    made = project(source("s", DAYS), table("t", DAYS, "raw/s", own, size=4))
+    state = landed(made)
+    want(state, "m/t", range(13))
+    assert runs(plan(made, state, NOW)) == [(("m/t",), "2024-03-04", "2024-03-07")]
+    build(state, "m/t", range(4))
+    land(state, "raw/s", 13)
+    assert runs(plan(made, state, NOW)) == [(("m/t",), "2024-03-17", "2024-03-17")]
+    build(state, "m/t", range(13, 14))
+    assert runs(plan(made, state, NOW)) == [(("m/t",), "2024-03-08", "2024-03-11")]
+
+
+def test_a_manual_table_is_built_where_a_backfill_wants_it_before_what_reads_it() -> None:
+    made = project(
+        source("s", DAYS),
+        table("a", DAYS, "raw/s", automation="manual", size=14),
+        table("b", DAYS, Upstream("m/a", 1), size=14),
+    )
+    state = landed(made)
+    for key in ("m/a", "m/b"):
+        want(state, key, range(3))
+    assert runs(plan(made, state, NOW)) == [(("m/a",), "2024-03-04", "2024-03-06")]
+    build(state, "m/a", range(3))
+    assert runs(plan(made, state, NOW)) == [(("m/b",), "2024-03-04", "2024-03-06")]
+
+
+def test_backfills_are_worked_off_in_the_order_in_which_they_were_asked_for() -> None:
+    made = calendar()
+    state = landed(made)
+    want(state, "m/daily", range(3), backfill=2)
+    want(state, "m/daily", range(6, 9), backfill=1)
+    assert [(request.backfill, request.first) for request in plan(made, state, NOW).requests] == [
+        (1, "2024-03-10"),
+        (2, "2024-03-04"),
+    ]
+
+
+def test_a_run_key_is_another_one_for_each_request() -> None:
+    made = calendar()
+    state = landed(made)
+    want(state, "m/weekly")
+    [first] = plan(made, state, NOW).requests
+    assert plan(made, state, NOW).requests == (first,)
+    state.cursor += 1
+    want(state, "m/weekly")
+    assert plan(made, state, NOW).requests[0].run_key != first.run_key
