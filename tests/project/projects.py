@@ -126,8 +126,8 @@ RICH = {
                 data_type: date
                 description: The day
                 data_tests:
-                  - unique
-                  - not_null: {name: "day-is-there"}
+                  - unique: {config: {meta: {t2: {scope: keys}}}}
+                  - not_null: {name: "day-is-there", config: {meta: {t2: {screen: false}}}}
                   - accepted_values:
                       arguments: {values: [1]}
                       config: {severity: WARN, meta: {t2: {scope: table}}}

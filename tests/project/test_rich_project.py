@@ -163,6 +163,14 @@ def test_tests_belong_to_tables_with_their_scope(project: Project) -> None:
     }
 
 
+def test_tests_say_whether_they_are_screened_and_compare_partitions(project: Project) -> None:
+    tests = [test for node in project.nodes() for test in node.tests]
+    assert [test.name for test in tests if not test.screen] == ["day_is_there_156f2d0b"]
+    assert [(test.name, test.compared_by) for test in tests if test.compared_by] == [
+        ("unique_daily_day", "day")
+    ]
+
+
 def test_tests_say_what_they_hold_back_and_when_they_run(project: Project) -> None:
     tests = {test.name: test for node in project.nodes() for test in node.tests}
     assert {name: test.blocks for name, test in tests.items() if test.blocks is not None} == {

@@ -101,7 +101,7 @@ def test_every_mistake_is_reported_with_its_line_and_a_hint(tmp_path: Path) -> N
             "lookback on good, but unpartitioned has no partitions to look back from",
             "give it event_time, batch_size and begin",
         ),
-        ("models/models.yml:69", "meta.t2.scope is 'row'; expected partition or table", None),
+        ("models/models.yml:69", "meta.t2.scope is 'row'; expected partition, table or keys", None),
         ("models/models.yml:75", "meta.t2.when is 'dayly'; expected landing or daily", "did you mean daily?"),
         ("models/models.yml:76", "meta.t2.at is '7:30'; expected a time of day such as 06:00", None),
         (
@@ -120,6 +120,11 @@ def test_every_mistake_is_reported_with_its_line_and_a_hint(tmp_path: Path) -> N
             "add when: daily, or remove it",
         ),
         ("models/models.yml:84", "unpartitoned does not read good", "did you mean unpartitioned?"),
+        (
+            "models/models.yml:85",
+            "meta.t2.scope is keys, which is for dbt's unique on a column of a table or source",
+            "write partition or table",
+        ),
         (
             "models/sources.yml:4",
             "source raw.untimed has neither event_time nor batch_size, but partitioned tables read it",

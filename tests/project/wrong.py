@@ -131,6 +131,7 @@ WRONG = {
                           t2:
                             at: 12:30
                             blocks: [unpartitoned, windows]
+                            scope: keys
           - name: reader
             config: {event_time: t, batch_size: day, begin: 2024-01-01}
         """,

@@ -46,6 +46,7 @@ MODELS = """
               - not_null
               - unique
               - unique: {name: id_table, config: {meta: {t2: {scope: table}}}}
+              - unique: {name: id_keys, config: {meta: {t2: {scope: keys}}}}
               - not_null: {name: id_table_where, config: {where: "id > 1", meta: {t2: {scope: table}}}}
               - dbt_utils.accepted_range: {arguments: {min_value: 1, max_value: 3}}
               - dbt_utils.accepted_range:
@@ -69,6 +70,7 @@ MODELS = """
           - name: amount
             data_tests:
               - unique: {name: amount_unique}
+              - unique: {name: amount_keys, config: {where: "flag", meta: {t2: {scope: keys}}}}
               - not_null: {name: amount_null}
               - accepted_values: {name: amount_in, arguments: {values: [0, 1.5], quote: false}}
               - dbt_utils.accepted_range: {name: amount_range, arguments: {min_value: 0}}
@@ -92,6 +94,7 @@ MODELS = """
             data_tests:
               - not_null: {name: mixed_null}
               - unique: {name: mixed_unique}
+              - unique: {name: mixed_keys, config: {meta: {t2: {scope: keys}}}}
               - accepted_values: {name: mixed_in, arguments: {values: [a, A]}}
           - name: n_records
             data_tests:
@@ -100,6 +103,7 @@ MODELS = """
           - name: folded
             data_tests:
               - unique: {name: folded_unique}
+              - unique: {name: folded_keys, config: {meta: {t2: {scope: keys}}}}
               - accepted_values: {name: folded_in, arguments: {values: [a, b]}}
         data_tests:
           - dbt_utils.expression_is_true: {arguments: {expression: "id > 0 or code = 'a'"}}

@@ -26,7 +26,7 @@ from t2.runtime.screens.kinds import OF_PARTITIONS, OF_ROWS
 from t2.runtime.screens.sql import ROWS as SCREENED
 from t2.runtime.screens.sql import condition, tokens
 from t2.runtime.warm import Warm
-from t2.runtime.windows import predicate
+from t2.runtime.windows import predicate, rows_of_test
 
 Outcome = dict[tuple[str, str], tuple[str, int | None, str]]
 
@@ -185,8 +185,8 @@ MUTANTS: dict[str, tuple[str, Any, tuple[str, ...]]] = {
         ("not_null_events_id", "unique_events_id", "amount_range"),
     ),
     "only the first partition is looked at": (
-        "t2.runtime.screens.screen.predicate",
-        lambda node, first, last: predicate(node, first, first),
+        "t2.runtime.screens.screen.rows_of_test",
+        lambda node, test, first, last: rows_of_test(node, test, first, first),
         ("not_null_events_id", "amount_null", "folded_in"),
     ),
     "thresholds do not matter": (
@@ -233,7 +233,8 @@ def filled(duckdb_shop: Shop) -> Shop:
 
 def test_all_tests_of_a_table_are_proved_by_one_query(filled: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = listen(filled, monkeypatch)
-    fails = ("code_number", "code_where", "dbt_utils_not_constant_events_id", "id_open")
+    fails = {"code_number", "code_where", "dbt_utils_not_constant_events_id", "id_open"}
+    fails |= {"amount_keys", "folded_keys", "mixed_keys"}
     tests = [test for test in filled.table.tests if test.name not in fails]
     found, screened = filled.outcome(tests, DAYS[:1])
     assert set(found.values()) == {("pass", 0, "")}
@@ -447,3 +448,32 @@ def postgres_screened(postgres_server: str, tmp_path_factory: pytest.TempPathFac
 @given(data=st.data())
 def test_screens_agree_with_dbt_on_postgres(postgres_screened: Shop, data: st.DataObject) -> None:
     compare(postgres_screened, data)
+
+
+def test_a_key_that_occurs_in_another_partition_too_fails_where_it_is_tested(filled: Shop) -> None:
+    filled.execute(["update events set id = 1 where id = 3"])
+    tests = pick(filled, "unique_events_id", "id_keys", "id_table")
+    found = {key: filled.outcome(tests, [key]) for key in DAYS}
+    passed, failed = ("pass", 0, ""), ("fail", 1, "Got 1 result, configured to fail if != 0")
+    assert found == {
+        day: (
+            {
+                ("unique_events_id", day): passed,
+                ("id_keys", day): passed if day == DAYS[1] else failed,
+                ("id_table", day): failed,
+            },
+            2 if day == DAYS[1] else 1,
+        )
+        for day in DAYS
+    }
+
+
+def test_keys_are_compared_with_the_whole_table_by_one_query(filled: Shop) -> None:
+    (test,) = pick(filled, "mixed_keys")
+    filled.execute(["update events set \"Mixed Case\" = id || 'x'"])
+    (event,) = check(filled.warm, filled.table, DAYS[:1], tests=[test], now=NOW)
+    assert event.screened
+    relation = filled.table.relation
+    window = predicate(filled.table, DAYS[0], DAYS[0])
+    keys = f'"Mixed Case" in (select "Mixed Case" from {relation} where {window})'
+    assert f"from (select * from {relation} where {keys}) dbt_subquery" in str(event.result.compiled_code)

@@ -103,12 +103,13 @@ def _test(declared: Declared, uid: str, node: Node, owner: str, cut: Partitionin
         severity=severity,
         column=node.get("column_name"),
         description=node.get("description") or "",
-        per_partition=cut[owner] is not None and (by_partition if scope is None else scope == "partition"),
+        per_partition=cut[owner] is not None and (by_partition if scope is None else scope != "table"),
         row_wise=_is_row_wise(node),
         file=_file(declared, node),
         blocks=_blocks(declared, node, owner, severity, settings),
         daily=_daily(declared, node, owner, settings),
         screen=settings.get("screen", True),
+        compared_by=_compared_by(declared, node, owner, settings) if cut[owner] else None,
     )
 
 
@@ -140,6 +141,19 @@ def _settings(declared: Declared, node: Node, owner: str) -> dict[str, Any]:
         declared.report_at(_where(declared, node, owner, path), message, hint)
 
     return check(settings, TEST, report)
+
+
+def _compared_by(declared: Declared, node: Node, owner: str, settings: Mapping[str, Any]) -> str | None:
+    """Return the column, as SQL, by which a partition is compared with the rest of its table."""
+    if settings.get("scope") != "keys":
+        return None
+    metadata = node.get("test_metadata")
+    if _kind(metadata) == "unique" and node.get("attached_node") in (owner, None):
+        return str((metadata or {})["kwargs"]["column_name"])
+    where = _where(declared, node, owner, ("scope",))
+    message = "meta.t2.scope is keys, which is for dbt's unique on a column of a table or source"
+    declared.report_at(where, message, "write partition or table")
+    return None
 
 
 def _daily(declared: Declared, node: Node, owner: str, settings: Mapping[str, Any]) -> Daily | None:

@@ -347,10 +347,12 @@ SOURCE: Mapping[str, Key] = {
 
 TEST: Mapping[str, Key] = {
     "scope": Key(
-        "Whether the test looks at the partitions of a run or at the whole table.",
-        "partition or table",
-        _one_of("partition", "table"),
+        "What the test looks at: the partitions of a run, the whole table, or, for `unique`, all rows of the "
+        "table whose `keys` occur in the partitions of a run.",
+        "partition, table or keys",
+        _one_of("partition", "table", "keys"),
         "`partition` for generic tests of partitioned tables and for singular tests that call `t2.window`",
+        words=lambda: ("partition", "table", "keys"),
     ),
     "blocks": Key(
         "What a failure of severity `error` holds back. A name is that of a table that reads the tested "

@@ -98,6 +98,8 @@ class Test:
     `row_wise` tests that find no failing row in several partitions at once prove each of them.
     `blocks` are the keys of the tables that a failure of severity error holds back; None: all that read it.
     Tests with `daily` are not part of the runs that build the table. `screen`: a screen may prove it.
+    `compared_by` is the SQL of a column: the test looks at all rows of the table whose value of it occurs in
+    the partitions.
     """
 
     __test__ = False  # not a pytest class
@@ -115,6 +117,7 @@ class Test:
     blocks: tuple[str, ...] | None = None
     daily: Daily | None = None
     screen: bool = True
+    compared_by: str | None = None
 
     @property
     def held(self) -> tuple[str, ...] | None:

@@ -18,7 +18,7 @@ from t2.runtime import screens, warehouse
 from t2.runtime.duckdb_client import LOST
 from t2.runtime.nodes import NodeResult
 from t2.runtime.warm import OnLog, Warm
-from t2.runtime.windows import batch_window, partition_variables, predicate, variables
+from t2.runtime.windows import batch_window, partition_variables, rows_of_test, variables
 
 Key = str | None
 
@@ -181,4 +181,4 @@ def _test_range(
     assert last is not None
     if test.kind == "singular":
         return warm.run(test.unique_id, variables=partition_variables(node, first), on_log=on_log)
-    return warm.run(test.unique_id, where=predicate(node, first, last), on_log=on_log)
+    return warm.run(test.unique_id, where=rows_of_test(node, test, first, last), on_log=on_log)

@@ -12,7 +12,7 @@ from typing import Any
 
 from t2.errors import ConfigError
 from t2.planning.grid import Grid
-from t2.project.model import Grain, Project, Source, Table, Upstream
+from t2.project.model import Grain, Project, Source, Table, Test, Upstream
 
 WALL_FORMAT = "%Y-%m-%d %H:%M:%S"
 
@@ -64,6 +64,14 @@ def predicate(node: Table | Source, first_key: str, last_key: str) -> str:
     start, end = grid.window(grid.index(first_key), grid.index(last_key))
     column = partitioning.event_time
     return f"{column} >= {literal(node, grid, start)} and {column} < {literal(node, grid, end)}"
+
+
+def rows_of_test(node: Table | Source, test: Test, first_key: str, last_key: str) -> str:
+    """Return the SQL condition for the rows that a test of the partitions looks at."""
+    condition = predicate(node, first_key, last_key)
+    if test.compared_by is None:
+        return condition
+    return f"{test.compared_by} in (select {test.compared_by} from {node.relation} where {condition})"
 
 
 def literal(node: Table | Source, grid: Grid, instant: datetime) -> str:

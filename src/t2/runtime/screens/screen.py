@@ -13,7 +13,7 @@ from t2.project.model import Source, Table, Test
 from t2.runtime.nodes import NodeResult
 from t2.runtime.screens.forms import Form, form
 from t2.runtime.warm import Warm
-from t2.runtime.windows import predicate
+from t2.runtime.windows import rows_of_test
 
 Key = str | None
 
@@ -85,7 +85,7 @@ def _of_partitions(node: Table | Source, test: Test, shape: Form, keys: tuple[Ke
     first, last = keys[0], keys[-1]
     assert first is not None
     assert last is not None
-    return _Question(test, shape, keys, shape.rows(node.relation, predicate(node, first, last)))
+    return _Question(test, shape, keys, shape.rows(node.relation, rows_of_test(node, test, first, last)))
 
 
 def _ask(warm: Warm, questions: Sequence[_Question], found: dict[str, list[Proof]]) -> list[_Question]:
