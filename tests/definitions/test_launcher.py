@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import dagster as dg
 import pytest
 from dagster import DagsterEvent, DagsterEventType, DagsterRun, DagsterRunStatus
+from dagster._core.workspace.context import WorkspaceProcessContext
+from dagster._core.workspace.load_target import EmptyWorkspaceTarget
+from dagster._daemon.monitoring.run_monitoring import execute_run_monitoring_iteration
 
-from t2.definitions import _dagster, quick_sqlite
+from t2.definitions import _dagster, daemon, quick_sqlite
 from t2.definitions._dagster import WorkerStatus
 from t2.definitions.daemon import LostRuns
 from t2.definitions.launcher import T2RunLauncher, in_process_tags
@@ -46,6 +52,8 @@ def test_the_written_configuration_is_one_that_dagster_takes(instance: dg.Dagste
     assert launcher(instance).home == Path(os.environ["DAGSTER_HOME"])
     assert instance.run_monitoring_enabled
     assert instance.run_monitoring_poll_interval_seconds == 2
+    assert instance.run_monitoring_max_runtime_seconds == 21600
+    assert instance.get_concurrency_config().run_queue_config.max_concurrent_runs == 4  # type: ignore[union-attr]
     assert instance.get_sensor_settings() == {"use_threads": True, "num_workers": 4}
     assert not instance.run_retries_enabled
     assert set(instance.get_required_daemon_types()) >= {"SENSOR", "QUEUED_RUN_COORDINATOR", "MONITORING"}
@@ -88,6 +96,59 @@ def test_a_run_that_nothing_will_start_is_failed_at_the_second_look(instance: dg
         statuses.append([run.status.value for run in found if run])
     lock.close()
     assert statuses == [["STARTING", "STARTING", "CANCELING"], ["FAILURE", "STARTING", "CANCELED"]]
+
+
+def hang(instance: dg.DagsterInstance, run: DagsterRun) -> int:
+    """Fork a process that holds the run's lock, as the worker's children do, and never does anything."""
+    lock = handover.lock_run(launcher(instance).home, run.run_id)
+    pid = os.fork()
+    if pid == 0:
+        handover.note_process(lock)
+        time.sleep(60)
+        os._exit(0)
+    lock.close()
+    return pid
+
+
+def monitor(instance: dg.DagsterInstance) -> None:
+    with WorkspaceProcessContext(instance, EmptyWorkspaceTarget()) as process:
+        LostRuns().close(instance)
+        assert not [
+            error for error in execute_run_monitoring_iteration(process, logging.getLogger()) if error
+        ]
+
+
+def test_a_process_that_hangs_before_its_run_starts_fails_it_and_is_killed(
+    instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = make_run(instance, DagsterRunStatus.NOT_STARTED)
+    starting = DagsterEvent(DagsterEventType.PIPELINE_STARTING.value, run.job_name)
+    instance.report_dagster_event(starting, run.run_id)
+    pid = hang(instance, run)
+    monitor(instance)
+    assert instance.get_run_by_id(run.run_id).status == DagsterRunStatus.STARTING  # type: ignore[union-attr]
+    instance.run_monitoring_settings["start_timeout_seconds"] = 0.1
+    time.sleep(0.2)
+    monitor(instance)
+    assert instance.get_run_by_id(run.run_id).status == DagsterRunStatus.FAILURE  # type: ignore[union-attr]
+    told = "Run timed out due to taking longer than 0.1 seconds to start."
+    assert told in [event.message for event in instance.all_logs(run.run_id)]
+    assert os.waitpid(pid, os.WNOHANG) == (0, 0)
+    monkeypatch.setattr(daemon, "LEFT_OVER_SECONDS", 0.1)
+    time.sleep(0.2)
+    monitor(instance)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal.SIGKILL
+
+
+def test_the_process_of_a_run_that_has_not_ended_is_left_alone(
+    instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(daemon, "LEFT_OVER_SECONDS", 0.0)
+    pid = hang(instance, make_run(instance, DagsterRunStatus.STARTED))
+    monitor(instance)
+    assert os.waitpid(pid, os.WNOHANG) == (0, 0)
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
 
 
 def test_a_killed_process_loses_no_event_that_it_has_stored(instance: dg.DagsterInstance) -> None:

@@ -29,15 +29,34 @@ def fails() -> None:
 
 @dg.asset
 def slow() -> None:
-    time.sleep(120)
+    for _ in range(1200):
+        time.sleep(0.1)
 
+"""
+ALONE = """
 defs = dg.Definitions(assets=[quick, fails, slow], executor=dg.in_process_executor)
 """
+# The same beside a dbt project.
+WITH_DBT = """
+from pathlib import Path
+import t2
+defs = dg.Definitions.merge(
+    t2.build_defs(Path(__file__).parent, automation=False), dg.Definitions(assets=[quick, fails, slow])
+)
+"""
+DBT = {
+    "dbt_project.yml": "name: mine\nprofile: mine\n",
+    "profiles.yml": "mine: {target: dev, outputs: {dev: {type: duckdb, path: mine.duckdb, schema: main}}}\n",
+    "models/one.sql": "select 1 as id",
+    "models/two.sql": "select id from {{ ref('one') }}",
+    "models/models.yml": "models: [{name: one, columns: [{name: id, data_tests: [not_null]}]}]\n",
+}
 
 LAUNCH = """
-mutation($key: [String!]!) { launchRun(executionParams: {
+mutation($keys: [AssetKeyInput!]!, $tags: [ExecutionTag!]!) { launchRun(executionParams: {
     selector: {repositoryLocationName: "t2", repositoryName: "__repository__", jobName: "__ASSET_JOB",
-               assetSelection: [{path: $key}]},
+               assetSelection: $keys},
+    executionMetadata: {tags: $tags},
     runConfigData: {}, mode: "default"}) { __typename
   ... on LaunchRunSuccess { run { runId } } ... on PythonError { message } } }
 """
@@ -55,11 +74,13 @@ mutation($id: String!) { terminateRun(runId: $id) { __typename } }
 """
 
 
-def make_project(path: Path) -> Path:
-    """Write a project whose code location is the module `mine`."""
+def make_project(path: Path, *, dbt: bool = False) -> Path:
+    """Write a project whose code location is the module `mine`, with or without tables of dbt."""
     path.mkdir()
-    (path / "dbt_project.yml").write_text("name: mine\n")
-    (path / "mine.py").write_text(DEFINITIONS)
+    for name, text in (DBT if dbt else {"dbt_project.yml": "name: mine\n"}).items():
+        (path / name).parent.mkdir(exist_ok=True)
+        (path / name).write_text(text)
+    (path / "mine.py").write_text(DEFINITIONS + (WITH_DBT if dbt else ALONE))
     return path
 
 
@@ -83,7 +104,7 @@ class Web:
     def __init__(self, url: str) -> None:
         self.url = url
 
-    def ask(self, query: str, **variables: str | list[str]) -> dict[str, Any]:
+    def ask(self, query: str, **variables: Any) -> dict[str, Any]:
         body = json.dumps({"query": query, "variables": variables}).encode()
         headers = {"Content-Type": "application/json"}
         request = urllib.request.Request(f"{self.url}/graphql", body, headers)
@@ -92,14 +113,15 @@ class Web:
         assert "errors" not in found, found["errors"]
         return found["data"]
 
-    def launch(self, *key: str) -> str:
-        """Launch a run of the asset with this key; waits for a code server that starts again."""
-        answer = until(lambda: self._launched(key), 30)
-        return answer["runId"]
+    def launch(self, *names: str, **tags: str) -> str:
+        """Launch a run of assets, named "schema/name"; waits for a code server that starts again."""
+        keys = [{"path": name.split("/")} for name in names]
+        pairs = [{"key": f"dagster/{name}", "value": value} for name, value in tags.items()]
+        return until(lambda: self._launched(keys, pairs), 30)["runId"]
 
-    def _launched(self, key: tuple[str, ...]) -> dict[str, Any] | None:
+    def _launched(self, keys: list[Any], tags: list[Any]) -> dict[str, Any] | None:
         try:
-            return self.ask(LAUNCH, key=list(key))["launchRun"].get("run")
+            return self.ask(LAUNCH, keys=keys, tags=tags)["launchRun"].get("run")
         except urllib.error.URLError:  # the web server says that it serves a moment before it does
             return None
 

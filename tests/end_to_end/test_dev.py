@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 from tests.end_to_end.local import Web, free_port, group, is_running, make_project, until
 
 from t2.errors import ConfigError
@@ -24,7 +25,7 @@ CLI = "from t2.cli import main; main()"
 @pytest.fixture(scope="module")
 def family(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Family]:
     environ = {name: value for name, value in os.environ.items() if name != "DAGSTER_HOME"}
-    project = make_project(tmp_path_factory.mktemp("family") / "project")
+    project = make_project(tmp_path_factory.mktemp("family") / "project", dbt=True)
     with Family(project, port=free_port(), module="mine", environ=environ) as family:
         yield family
 
@@ -44,6 +45,8 @@ def test_a_run_is_executed_warm_and_succeeds(family: Family, web: Web) -> None:
     assert {"label": "text", "text": "old"} in materialized["metadataEntries"]
     [out] = family.home.dagster.glob(f"**/{run_id}/compute_logs/*.out")
     assert "said by the run" in out.read_text()
+    worker_log = (family.home.logs / "worker.log").read_text()
+    assert not [word for word in ("said by the run", "DEBUG") if word in worker_log]
     until(lambda: not list((family.home.dagster / "live_runs").iterdir()), 3)
 
 
@@ -69,6 +72,71 @@ def test_a_run_whose_process_is_killed_fails_within_seconds(family: Family, web:
     assert pid
     os.kill(pid, signal.SIGKILL)
     web.wait(run_id, "FAILURE", 6)
+    told = "The process of the run was killed (SIGKILL), as the kernel does when memory runs out."
+    assert told in [event.get("message") for event in web.events(run_id)]
+
+
+# What the two launchers say of processes, and what each says of the place where a run is executed.
+OF_THE_LAUNCHER = ("EngineEvent", "LogsCapturedEvent")
+
+
+def kinds(web: Web, run_id: str) -> list[str]:
+    return [event["__typename"] for event in web.events(run_id)]
+
+
+def outcomes(web: Web) -> dict[str, tuple[str, list[str]]]:
+    """What becomes of runs that succeed, fail, are terminated and take too long, an entry a run."""
+    runs = {
+        "tables": web.launch("main/one", "main/two"),
+        "fails": web.launch("fails"),
+        "terminated": web.launch("slow"),
+        "too long": web.launch("slow", max_runtime="3"),
+    }
+    until(lambda: "ExecutionStepStartEvent" in kinds(web, runs["terminated"]), 60)
+    assert web.terminate(runs["terminated"]) == "TerminateRunSuccess"
+    ended = {"SUCCESS", "FAILURE", "CANCELED"}
+    until(lambda: {web.status(run_id) for run_id in runs.values()} <= ended, 60)
+    found = {}
+    for name, run_id in runs.items():
+        found[name] = (
+            web.status(run_id),
+            [kind for kind in kinds(web, run_id) if kind not in OF_THE_LAUNCHER],
+        )
+    told = [event.get("message") for event in web.events(runs["too long"])]
+    assert "Exceeded maximum runtime of 3 seconds." in told
+    return found
+
+
+def test_runs_end_in_the_same_way_with_dagsters_own_launcher(
+    family: Family, web: Web, tmp_path: Path
+) -> None:
+    warm = outcomes(web)
+    assert {name: status for name, (status, _) in warm.items()} == {
+        "tables": "SUCCESS",
+        "fails": "FAILURE",
+        "terminated": "CANCELED",
+        "too long": "FAILURE",
+    }
+    project = make_project(tmp_path / "project", dbt=True)
+    config = yaml.safe_load(family.home.config.read_text().replace(str(family.home.state), f"{project}/.t2"))
+    del config["run_launcher"]
+    (project / ".t2").mkdir()
+    (project / ".t2/dagster.yaml").write_text(yaml.safe_dump(config))
+    environ = {name: value for name, value in os.environ.items() if name != "DAGSTER_HOME"}
+    with Family(project, port=free_port(), module="mine", environ=environ) as stock:
+        assert "worker" not in stock.processes
+        assert stock.url
+        assert outcomes(Web(stock.url)) == warm
+
+
+def test_a_worker_that_hangs_is_replaced_and_its_run_starts_without_it(family: Family, web: Web) -> None:
+    hanging = family.processes["worker"]
+    os.kill(hanging, signal.SIGSTOP)
+    run_id = web.launch("quick")
+    until(lambda: family.processes.get("worker", hanging) != hanging, 15)
+    web.wait(run_id, "SUCCESS", 60)
+    told = [event.get("message", "") for event in web.events(run_id)]
+    assert [text for text in told if text.startswith("Not started warm but in the code server: the worker")]
 
 
 def test_changed_code_is_what_the_next_run_executes(family: Family, web: Web) -> None:
@@ -152,7 +220,7 @@ def test_an_edited_project_is_loaded_again_and_a_mistake_in_it_takes_nothing_dow
         assert "none" in told[-1]
         assert names() == {"one", "two"}
         edit("two.sql", "select 2 as id", "the project was edited; loaded again after")
-        web.wait(web.launch("main", "two"), "SUCCESS")
+        web.wait(web.launch("main/two"), "SUCCESS")
 
 
 class Dev:

@@ -55,6 +55,7 @@ from dagster._core.execution.plan.instance_concurrency_context import InstanceCo
 from dagster._core.execution.plan.plan import ExecutionPlan
 from dagster._core.execution.retries import RetryMode, get_retries_config
 from dagster._core.executor.base import Executor
+from dagster._core.instance.config import PoolGranularity
 from dagster._core.launcher.base import CheckRunHealthResult, LaunchRunContext, WorkerStatus
 from dagster._core.launcher.default_run_launcher import DefaultRunLauncher
 from dagster._core.storage.tags import (
@@ -71,7 +72,10 @@ from dagster._record import replace
 from dagster._serdes import ConfigurableClassData
 from dagster._utils.tags import is_valid_tag_key as valid_tag_key
 from dagster._utils.warnings import BetaWarning, PreviewWarning
+from sqlalchemy.engine import Connection
 from sqlalchemy.exc import IntegrityError
+
+from t2.definitions import slots
 
 __all__ = [
     "DATA_VERSION_TAG",
@@ -132,6 +136,9 @@ QUEUE_LOOP_SECONDS = 0.5
 
 # How long the definitions of a very large project may take to load again.
 RELOAD_SECONDS = 600
+
+# How often a run that waits for a slot looks whether the limits have changed.
+POOLS_SECONDS = 10.0
 
 ANY_CONFIG = convert_user_facing_definition_config_schema(None)
 
@@ -374,44 +381,60 @@ class Pools(InstanceConcurrencyContext):
     def __init__(self, instance: dg.DagsterInstance, run: dg.DagsterRun) -> None:
         super().__init__(instance, run)
         self._queued: dict[str, str] = {}
+        self._storage: Any = instance.event_log_storage
+        per_run = self._pool_config.pool_granularity == PoolGranularity.RUN
+        self._is_quick = _is_sqlite(instance) and not per_run
 
     def set_defaults(self, names: Iterable[str], limits: Mapping[str, Callable[[], int]]) -> None:
         """Store a limit for those of a run's pools that have none; `limits` are by the name of the pool."""
-        for name in set(names) & set(limits):
-            if self.get_pool_info(name) is None and self._pool_config.default_pool_limit is None:
+        default = self._pool_config.default_pool_limit
+        for name in dict.fromkeys(names):
+            info = self.get_pool_info(name)
+            if default is not None and (info is None or (info.from_default and info.limit != default)):
+                self._storage.initialize_concurrency_limit_to_default(name)
+                self._sync_pools()
+            elif info is None and name in limits:
                 # Another run may do so at the same moment.
                 with suppress(IntegrityError):
-                    self._instance.event_log_storage.set_concurrency_slots(name, limits[name]())
+                    self._storage.set_concurrency_slots(name, limits[name]())
                 self._sync_pools()
 
     def claim(self, concurrency_key: str, step_key: str, step_priority: int = 0) -> bool:
         """Whether the step has a slot of the pool now, or needs none."""
         if self._queued.setdefault(concurrency_key, step_key) != step_key:
             return False
-        if not self._has_turn(concurrency_key, step_key):
-            return False
-        limited = self.get_pool_info(concurrency_key) or self._pool_config.default_pool_limit is not None
-        with _one_transaction(self._instance) if limited else nullcontext():
-            claimed = super().claim(concurrency_key, step_key, step_priority)
+        claimed = self._claim(concurrency_key, step_key, step_priority)
         if claimed:
             del self._queued[concurrency_key]
         return claimed
 
-    def _has_turn(self, pool: str, step_key: str) -> bool:
-        """Whether asking Dagster is of use: a slot was assigned to the step, or limits may have changed."""
-        if step_key not in self._pending_claims or time.time() > self._pending_timeouts[step_key]:
-            return True
-        storage: Any = self._instance.event_log_storage
-        if not storage.can_claim_from_pending(pool, self._run_id, step_key):
-            return False
-        self._pending_timeouts[step_key] = 0.0
-        return True
+    def _claim(self, pool: str, step_key: str, priority: int) -> bool:
+        if step_key in self._pending_claims:
+            if time.time() > self._pending_timeouts[step_key]:
+                self._sync_pools()  # the limit may have been lifted
+            elif not self._storage.can_claim_from_pending(pool, self._run_id, step_key):
+                return False
+            self._pending_timeouts[step_key] = 0.0
+        if not self._is_quick or self.get_pool_info(pool) is None:
+            return super().claim(pool, step_key, priority)
+        with _one_transaction(self._instance) as connection:
+            claimed = slots.claim(connection, pool, self._run_id, step_key, self._run_priority + priority)
+        if claimed:
+            self._pending_claims.discard(step_key)
+            self._claims.add(step_key)
+        else:
+            self._pending_claims.add(step_key)
+            self._pending_timeouts[step_key] = time.time() + POOLS_SECONDS
+        return claimed
 
     def free_step(self, step_key: str) -> None:
         """Give the slot of a step back."""
-        if step_key in self._claims:
-            with _one_transaction(self._instance):
-                super().free_step(step_key)
+        if self._is_quick and step_key in self._claims:
+            with _one_transaction(self._instance) as connection:
+                slots.free(connection, self._run_id, step_key)
+            self._claims.remove(step_key)
+        else:
+            super().free_step(step_key)
 
 
 @contextmanager
@@ -606,28 +629,19 @@ def keep_engines() -> None:
 _buffer = threading.local()
 
 
-@contextmanager
-def _one_transaction(instance: dg.DagsterInstance) -> Iterator[None]:
-    """Have what the body asks of an SQLite event log, in this thread, be one transaction on one connection.
-
-    Stock Dagster opens five to claim a slot of a pool and three to give it back, and two processes may find
-    the same slot free.
-    """
+def _is_sqlite(instance: dg.DagsterInstance) -> bool:
     from dagster._core.storage.event_log import SqliteEventLogStorage
 
-    storage = instance.event_log_storage
-    if not isinstance(storage, SqliteEventLogStorage):
-        yield
-        return
-    _buffered_store()
-    with storage._db_lock, ExitStack() as stack:
-        _buffer.connections, _buffer.stack = {}, stack
-        try:
-            with storage.index_connection() as connection:
-                connection.exec_driver_sql("BEGIN IMMEDIATE")
-            yield
-        finally:
-            del _buffer.connections, _buffer.stack
+    return isinstance(instance.event_log_storage, SqliteEventLogStorage)
+
+
+@contextmanager
+def _one_transaction(instance: dg.DagsterInstance) -> Iterator[Connection]:
+    """Open a connection to SQLite's index of events that has the write lock."""
+    storage: Any = instance.event_log_storage
+    with storage.index_connection() as connection:
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+        yield connection
 
 
 @contextmanager
@@ -637,10 +651,8 @@ def one_transaction(instance: dg.DagsterInstance) -> Iterator[None]:
     Stock Dagster opens four connections and commits three times for each check that it stores: 5 ms, of which
     this leaves 1. Other databases get their events one by one.
     """
-    from dagster._core.storage.event_log import SqliteEventLogStorage
-
-    storage = instance.event_log_storage
-    if not isinstance(storage, SqliteEventLogStorage):
+    storage: Any = instance.event_log_storage
+    if not _is_sqlite(instance):
         yield
         return
     store_event = _buffered_store()

@@ -130,8 +130,11 @@ class Worker:
         for descriptor, request in pending:
             with socket.socket(fileno=descriptor) as connection:
                 self._answer(connection, request)
+        ended = _wake_for_children()
         while True:
-            readable, _, _ = select.select([self._listener], [], [], POLL_SECONDS)
+            readable, _, _ = select.select([self._listener, ended[0]], [], [], POLL_SECONDS)
+            if ended[0] in readable:
+                ended[0].recv(4096)
             self._reap()
             if (now := time.monotonic()) >= self._look_at:
                 self._look_at = now + POLL_SECONDS
@@ -139,7 +142,7 @@ class Worker:
                 self._bound_memory()
             if not self._error and (change := self._change()):
                 self._reload(f"{change} changed")
-            if readable:
+            if self._listener in readable:
                 self._accept()
 
     def _accept(self) -> None:
@@ -220,6 +223,8 @@ class Worker:
             memory.be_killed_first()
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
             signal.signal(signal.SIGINT, signal.default_int_handler)
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            signal.set_wakeup_fd(-1)
             self._listener.close()
             work()
             code = 0
@@ -303,6 +308,16 @@ def _announce(home: Path, state: State, *, loading: bool) -> None:
     pid = os.getpid()
     record = handover.WorkerRecord(pid, handover.process_started(pid), state.socket, loading)
     handover.write_worker(home, state.location, record)
+
+
+def _wake_for_children() -> tuple[socket.socket, socket.socket]:
+    """Return a pair of which the first can be read when a child has ended; both have to be kept."""
+    reading, writing = socket.socketpair()
+    reading.setblocking(False)
+    writing.setblocking(False)
+    signal.set_wakeup_fd(writing.fileno(), warn_on_full_buffer=False)
+    signal.signal(signal.SIGCHLD, lambda signum, frame: None)
+    return reading, writing
 
 
 def _kill(pid: int) -> None:
