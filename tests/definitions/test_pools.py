@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import random
 import signal
@@ -168,13 +167,9 @@ def test_more_threads_than_slots_neither_block_the_run_nor_others_of_its_steps(
 
 
 def test_the_slots_of_a_killed_run_are_free_again_once_it_is_seen_to_have_failed(
-    instance: dg.DagsterInstance, tmp_path: Path
+    instance: dg.DagsterInstance, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from dagster._core.workspace.context import WorkspaceProcessContext
-    from dagster._core.workspace.load_target import EmptyWorkspaceTarget
-    from dagster._daemon.monitoring.concurrency import execute_concurrency_slots_iteration
-
-    assert instance.run_monitoring_settings["free_slots_after_run_end_seconds"] == 5
+    monkeypatch.setattr(_dagster, "POOLS_SECONDS", 0.5)
     instance.event_log_storage.set_concurrency_slots("warehouse", 1)
 
     def hang() -> None:
@@ -196,8 +191,4 @@ def test_the_slots_of_a_killed_run_are_free_again_once_it_is_seen_to_have_failed
     time.sleep(1)
     assert os.waitpid(waits, os.WNOHANG) == (0, 0)
     instance.report_run_failed(run, "The process of the run has died.")
-    instance.run_monitoring_settings["free_slots_after_run_end_seconds"] = 0.1
-    time.sleep(0.2)
-    with WorkspaceProcessContext(instance, EmptyWorkspaceTarget()) as process:
-        list(execute_concurrency_slots_iteration(process, logging.getLogger()))
     assert ended(waits) == 0

@@ -58,6 +58,7 @@ from dagster._core.executor.base import Executor
 from dagster._core.instance.config import PoolGranularity
 from dagster._core.launcher.base import CheckRunHealthResult, LaunchRunContext, WorkerStatus
 from dagster._core.launcher.default_run_launcher import DefaultRunLauncher
+from dagster._core.storage.dagster_run import FINISHED_STATUSES
 from dagster._core.storage.tags import (
     ASSET_PARTITION_RANGE_END_TAG as PARTITION_RANGE_END_TAG,
 )
@@ -137,7 +138,7 @@ QUEUE_LOOP_SECONDS = 0.5
 # How long the definitions of a very large project may take to load again.
 RELOAD_SECONDS = 600
 
-# How often a run that waits for a slot looks whether the limits have changed.
+# How often a run that waits for a slot looks whether limits have changed or runs have died that hold slots.
 POOLS_SECONDS = 10.0
 
 ANY_CONFIG = convert_user_facing_definition_config_schema(None)
@@ -412,6 +413,7 @@ class Pools(InstanceConcurrencyContext):
         if step_key in self._pending_claims:
             if time.time() > self._pending_timeouts[step_key]:
                 self._sync_pools()  # the limit may have been lifted
+                self._free_ended()
             elif not self._storage.can_claim_from_pending(pool, self._run_id, step_key):
                 return False
             self._pending_timeouts[step_key] = 0.0
@@ -426,6 +428,13 @@ class Pools(InstanceConcurrencyContext):
             self._pending_claims.add(step_key)
             self._pending_timeouts[step_key] = time.time() + POOLS_SECONDS
         return claimed
+
+    def _free_ended(self) -> None:
+        """Free the slots of runs that were killed, which Dagster's daemon does if it was told to only."""
+        ids = list(self._storage.get_concurrency_run_ids())
+        ended = dg.RunsFilter(run_ids=ids, statuses=FINISHED_STATUSES)
+        for run in self._instance.get_runs(ended):
+            self._storage.free_concurrency_slots_for_run(run.run_id)
 
     def free_step(self, step_key: str) -> None:
         """Give the slot of a step back."""
