@@ -226,9 +226,11 @@ def _data_folder() -> Path:
 
 @contextmanager
 def lock(database: Path) -> Iterator[None]:
-    """Hold the warehouse's lock: DuckDB lets only one process write, so T2 and the feeder take turns."""
+    """Take a turn at the DuckDB file, which one process at a time can have open (docs/warehouses.md)."""
     with Path(f"{database}.t2lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+        with Path(f"{database}.t2gate").open("w") as gate:
+            fcntl.flock(gate, fcntl.LOCK_EX)  # this is what T2 notices
+            fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
 

@@ -156,7 +156,7 @@ def test_killing_any_process_at_random_points_changes_nothing(
     flights = make("killed")
     chance = random.Random(SEED)
     first, *others = feed.schedule(HOURS, burst=BURST)
-    roles = ["supervisor", "worker", "daemon", "code-server", "run", "run"]
+    roles = ["supervisor", "worker", "daemon", "code-server", "warehouse", "run", "run"]
     chance.shuffle(roles)
     kills = dict(zip(sorted(chance.sample(range(1, len(others)), len(roles))), roles, strict=True))
     flights.load(first)

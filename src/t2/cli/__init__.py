@@ -19,6 +19,7 @@ COMMANDS = {
     "why": "Say why a table or partition is not up to date.",
     "check": "Run the checks of a table again, without building it.",
     "materialize": "Build a table, or a table and all that reads it.",
+    "sql": "Ask the embedded warehouse, or copy it, also while t2 dev has it open.",
     "reset": "Forget what was built: remove the local Dagster storage.",
 }
 

@@ -44,9 +44,10 @@ from dbt_common.events.contextvars import log_contextvars, task_contextvars
 from dbt_common.events.event_manager_client import get_event_manager
 from dbt_common.exceptions import DbtBaseException, DbtRuntimeError
 
+from t2.errors import DbtError
 from t2.project.model import Project
 
-__all__ = ["Dbt", "DbtBaseException", "is_local"]
+__all__ = ["Dbt", "DbtBaseException", "is_local", "read_credentials"]
 
 GRAPH = "exposures functions groups metrics nodes sources semantic_models saved_queries"
 RUNNERS = {"test": TestRunner, "seed": SeedRunner, "snapshot": SnapshotRunner}
@@ -356,6 +357,18 @@ def _timed(execute: Callable[..., Any]) -> Callable[..., Any]:
                 spent.append(time.perf_counter() - started)
 
     return timed
+
+
+def read_credentials(project: Project) -> Any:
+    """Return dbt's credentials of a project's target, without its manifest. DbtError with dbt's message."""
+    try:
+        with _globals:
+            set_flags(Flags.from_dict(Command.RUN, _options(project, project.root)))
+            credentials = load_profile(project.root, {}, None, project.target or None).credentials
+    except DbtBaseException as error:
+        raise DbtError(str(error), where=project.root) from error
+    _anchor(credentials, Path(project.root))
+    return credentials
 
 
 def is_local(path: str) -> bool:

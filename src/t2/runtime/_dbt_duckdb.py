@@ -36,9 +36,9 @@ def serve(file: Path, project_dir: Path | None) -> None:
         _served[str(file)] = project_dir
 
 
-def open_here(credentials: bytes) -> Any:
-    """Return dbt-duckdb's own environment, which keeps the file open until it is closed."""
-    return _here(pickle.loads(credentials))
+def open_here(credentials: Any) -> Any:
+    """Return dbt-duckdb's own environment, which opens the file with its first handle."""
+    return _here(credentials)
 
 
 def message_of(error: Exception) -> tuple[str, str]:

@@ -41,12 +41,12 @@ class OwnedFile:
         self._opening = False
         self._leaving = False  # closed as soon as the last session ends
         self._environment: Any = None
-        self._credentials = b""
+        self._credentials: Any = None
         self._inode = 0
         threading.Thread(target=self._watch_gate, name="gate", daemon=True).start()
 
     @contextmanager
-    def session(self, credentials: bytes, alive: Alive) -> Iterator[tuple[Any, Any]]:
+    def session(self, credentials: Any, alive: Alive) -> Iterator[tuple[Any, Any]]:
         """Open a cursor of the file's: dbt-duckdb's environment and handle.
 
         What the session leaves open is rolled back. ClientGoneError when it is not `alive` any more.
@@ -70,7 +70,7 @@ class OwnedFile:
             self._changed.wait_for(lambda: not self._sessions, patience)
             self._close()
 
-    def _enter(self, credentials: bytes, alive: Alive) -> Any:
+    def _enter(self, credentials: Any, alive: Alive) -> Any:
         """Count a session in, once the file is open with these credentials."""
         with self._changed:
             while not self._is_open_for(credentials):
@@ -83,7 +83,7 @@ class OwnedFile:
             self._sessions += 1
             return self._environment
 
-    def _is_open_for(self, credentials: bytes) -> bool:
+    def _is_open_for(self, credentials: Any) -> bool:
         """Whether a session may begin; arranges for the file to be opened anew when it is another's."""
         if self._environment is None or self._leaving:
             return False
@@ -96,7 +96,7 @@ class OwnedFile:
     def _may_open(self) -> bool:
         return self._environment is None and not self._opening and not self._leaving
 
-    def _open(self, credentials: bytes, alive: Alive) -> None:
+    def _open(self, credentials: Any, alive: Alive) -> None:
         """Open the file in this thread, while the others can come and go."""
         self._opening = True
         self._changed.release()
@@ -114,7 +114,7 @@ class OwnedFile:
                 self._inode = _inode(self._turn.file)
             self._changed.notify_all()
 
-    def _connect(self, credentials: bytes, alive: Alive) -> Any:
+    def _connect(self, credentials: Any, alive: Alive) -> Any:
         told = ""
         started = time.monotonic()
         while True:

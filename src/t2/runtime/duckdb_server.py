@@ -91,12 +91,13 @@ class Server:
             connection.send((True, None))
             connection.recv()  # the end of file
 
-    def _session(self, connection: Connection, credentials: bytes) -> None:
+    def _session(self, connection: Connection, pickled: bytes) -> None:
         def alive() -> bool:
             return not connection.poll(0)
 
         try:
-            with self._file(credentials).session(credentials, alive) as (environment, handle):
+            credentials = pickle.loads(pickled)  # imports dbt-duckdb with the first client
+            with self._file(Path(credentials.path)).session(credentials, alive) as (environment, handle):
                 connection.send((True, None))
                 while True:
                     request = connection.recv()
@@ -109,8 +110,7 @@ class Server:
             logger.warning("a session could not begin: %s", error)
             connection.send(_failure(error))
 
-    def _file(self, credentials: bytes) -> OwnedFile:
-        path = Path(pickle.loads(credentials).path)
+    def _file(self, path: Path) -> OwnedFile:
         with self._guard:
             if path not in self._files:
                 self._files[path] = OwnedFile(path, _notice)
