@@ -14,6 +14,7 @@ from t2.definitions.partitions import partition_tags
 from t2.ledger.ledger import Ledger
 from t2.planning.daily import CheckRequest, daily_checks
 from t2.planning.planner import MAX_REQUESTS, Plan, plan
+from t2.planning.progress import has_ended, lengths, progress, totals
 from t2.planning.verdict import Request
 from t2.project.model import Project
 
@@ -47,6 +48,7 @@ class Planner:
         if self._launches.complete(instance):
             self.ledger.follow()
         self._plan = plan(self.project, self.ledger.state(self.project, now), now)
+        end_backfills(self.ledger, self._plan)
         return self._plan
 
     def requests(self) -> Iterator[dg.RunRequest]:
@@ -77,6 +79,16 @@ class Planner:
             for test in tables[key].tests
             if not test.daily or test.name in pasts[key].failing
         ]
+
+
+def end_backfills(ledger: Ledger, planned: Plan) -> None:
+    """Say of each backfill that the plan knows of, and of which nothing moves any more, what became of it."""
+    for backfill in ledger.planned_backfills:
+        parts = progress(planned, backfill.wanted(planned.project, lengths(planned)))
+        if has_ended(planned, parts):
+            counts = totals(parts)
+            done = not counts["failed"] and not counts["left"]
+            ledger.backfills.end(backfill, "done" if done else "failed", counts, planned.now.timestamp())
 
 
 def planner_sensor(
@@ -129,7 +141,9 @@ def run_request(request: Request, checks: Sequence[dg.AssetCheckKey] | None = No
 
     A range of partitions is told by Dagster's range tags.
     """
-    tags = {"t2/why": request.why}
+    tags = {"t2/why": request.why, "dagster/priority": str(request.priority)}
+    if request.backfill:
+        tags["t2/backfill"] = str(request.backfill)
     single = request.first == request.last
     if request.first is not None and request.last is not None and not single:
         tags[PARTITION_RANGE_START_TAG] = request.first

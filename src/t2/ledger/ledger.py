@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -16,6 +16,7 @@ from sqlalchemy.engine import URL, Connection
 from t2.ledger import history, log, wipes
 from t2.ledger.apply import apply
 from t2.ledger.arrays import Arrays
+from t2.ledger.backfills import Backfill, Backfills, wanted
 from t2.ledger.events import Event, parse
 from t2.ledger.gates import Gate, gates
 from t2.ledger.schema import cursor, prepare, touched
@@ -54,6 +55,9 @@ class Ledger:
         self._lock = threading.RLock()
         with self._writing() as connection:
             prepare(connection)
+        self.backfills = Backfills(self.engine)
+        self._backfills_seq = -1
+        self.planned_backfills: list[Backfill] = []  # those that the last state knows of
 
     @property
     def cursor(self) -> int:
@@ -67,11 +71,15 @@ class Ledger:
             return log.head(connection)
 
     def has_news(self) -> bool:
-        """Whether the log may hold something that this process has not applied; cheap, for whoever polls.
+        """Whether the log may hold something that this process has not applied, or a backfill changed; cheap.
 
         With PostgreSQL that is also so while an id below the head is missing. Wipes do not show.
         """
-        return bool(self._tail.gaps) or self.head() != self._tail.seen
+        return (
+            bool(self._tail.gaps)
+            or self.head() != self._tail.seen
+            or self.backfills.seq() != self._backfills_seq
+        )
 
     def follow(self, limit: int = 5000, on_page: Callable[[int, int], None] | None = None) -> int:
         """Catch up with the log in pages of `limit` rows; return how many rows were new.
@@ -108,7 +116,15 @@ class Ledger:
                 self._arrays = Arrays(project)
             with self._reading() as connection:
                 at = _read_cursor(connection)
-                return self._arrays.refresh(connection, now, position=at.position, seq=at.seq, epoch=at.epoch)
+                state = self._arrays.refresh(
+                    connection, now, position=at.position, seq=at.seq, epoch=at.epoch
+                )
+            self._backfills_seq = self.backfills.seq()
+            running = self.planned_backfills = self.backfills.running()
+            if not running:
+                return state
+            lengths = {key: past.count for key, past in state.tables.items()}
+            return replace(state, wanted=wanted(running, project, lengths))
 
     def active_runs(self) -> list[history.ActiveRun]:
         """Return the runs that have not ended and build something, oldest first."""

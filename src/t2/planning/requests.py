@@ -45,8 +45,19 @@ def chunks(
 
     The oldest come first; what only backfills want comes after all else, in the order of their ids.
     """
+    room = {key: _room(project.tables[key], state) for key in ready if key in project.tables}
+    return cut(project, ready, limit, backlogs, room)
+
+
+def cut(
+    project: Project,
+    ready: Mapping[str, Bools],
+    limit: int,
+    backlogs: Mapping[str, Backlog],
+    room: dict[str, int],
+) -> list[Chunk]:
+    """Do the same with so many runs for each table as there is room for."""
     order = {key: position for position, key in enumerate(project.tables) if key in ready}
-    room = {key: _room(project.tables[key], state) for key in order}
     components = [
         _Component(project, keys, order, ready, backlogs) for keys in _connected(project, list(order))
     ]
