@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 from tests.dbt_package.projects import days
 from tests.dbt_package.run import execute, leftovers, rows, run
@@ -210,3 +212,37 @@ def test_a_full_refresh_by_t2_keeps_the_other_partitions_by_dbt_makes_all_anew(s
     execute(site, "alter table appended add column old integer")
     assert site.run("model.site.appended", full_refresh=True).rows_affected == 12
     assert columns(site, "appended") == ["day", "pages", "site", "visitor"]
+
+
+def at_once(warm: Warm, name: str, numbers: range, **options: bool) -> None:
+    """Build a day each by as many threads."""
+    with ThreadPoolExecutor(len(numbers)) as pool:
+        for done in [pool.submit(run, warm, name, days(day), **options) for day in numbers]:
+            done.result()
+
+
+def test_full_refreshes_of_many_partitions_at_once_lose_none(site: Warm) -> None:
+    for _ in range(2):
+        at_once(site, "appended", range(1, 7), full_refresh=True)
+        assert rows(site, "select day, count(*) from appended group by day order by day") == [
+            (day, 2) for day in days(1, 6)
+        ]
+
+
+def test_builds_at_once_share_a_change_of_columns(site: Warm) -> None:
+    execute(site, "insert into raw.wide select day + 3, a + 3, b from raw.wide")
+    at_once(site, "append_new", range(1, 3))
+    widen(site)
+    at_once(site, "append_new", range(2, 7))
+    assert rows(site, "select day, c from append_new order by day") == [
+        ("2024-01-01", None),
+        *((day, 7) for day in days(2, 6)),
+    ]
+
+
+def test_builds_at_once_grant_and_comment_on_a_new_table(site: Warm) -> None:
+    """PostgreSQL fails the second of two that do so at the same time."""
+    for name in ("granted", "documented"):
+        at_once(site, name, range(1, 7))
+        assert rows(site, f"select count(*) from {name}") == [(12,)]
+    assert comments(site) == [("Visits, as they came",), ("Who came",)]
