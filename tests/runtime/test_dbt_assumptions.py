@@ -128,3 +128,31 @@ def test_macros_are_compiled_once_for_all(warm: Warm) -> None:
     compiled = len(template_cache.file_cache)
     assert warm.run("model.shop.orders").status == "success"
     assert len(template_cache.file_cache) == compiled
+
+
+def test_arguments_of_tests_without_jinja_are_left_as_they_are() -> None:
+    """What `_is_plain` spares dbt: a template for each of them."""
+    from dbt.clients.jinja import get_rendered
+
+    from t2.runtime._dbt import _is_plain
+
+    for text in ("alpha", "1", "1.0", "True", "None", "it''s", "[1, 2]", "", " a ", "id > 0 # so", "100%"):
+        assert _is_plain(text) != any(sign in text for sign in "{}()")
+        assert get_rendered(text, {}, None, native=True) == text
+    for argument in ("{{ 1 }}", "ref('x')", ["a", "{{ 1 }}"], {"a": "b"}):
+        assert not _is_plain(argument)
+
+
+def test_dispatched_macros_are_dependencies_of_those_that_call_them(dbt: Dbt) -> None:
+    """By them `_is_original` sees that somebody replaced one."""
+    macros = dbt.manifest.macros
+    assert macros["macro.dbt.test_unique"].depends_on.macros == ["macro.dbt.default__test_unique"]
+    assert "macro.dbt.get_test_sql" in macros["macro.dbt.materialization_test_default"].depends_on.macros
+    assert macros["macro.dbt.get_test_sql"].depends_on.macros == ["macro.dbt.default__get_test_sql"]
+
+
+def test_rendering_a_test_leaves_the_manifest_as_it_was(warm: Warm) -> None:
+    macros = {uid: list(macro.depends_on.macros) for uid, macro in warm._dbt.manifest.macros.items()}
+    for test in warm.project.tables["main/orders"].tests:
+        warm.test_sql(test.unique_id, "model.shop.orders", rows="rows")
+    assert {uid: list(macro.depends_on.macros) for uid, macro in warm._dbt.manifest.macros.items()} == macros

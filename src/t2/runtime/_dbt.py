@@ -85,6 +85,8 @@ class Dbt:
         """Compile all macros, which dbt does one by one as they are called."""
         for macro in self.manifest.macros.values():
             template_cache.get_node_template(macro)
+        with self._lock:
+            self._context_of_macros()
 
     def copy(self, unique_id: str) -> Any:
         """Return a copy of a node: compiling changes it."""
@@ -158,24 +160,32 @@ class Dbt:
         node = self.manifest.nodes[unique_id]
         if not (self._is_of(node, parent) and self._only_counts(node.config) and self._is_original(node)):
             return None
+        arguments = {**node.test_metadata.kwargs, "model": rows}
+        plain = {name: copy.deepcopy(value) for name, value in arguments.items() if _is_plain(value)}
         asked = copy.copy(node)
         asked.test_metadata = copy.copy(node.test_metadata)
-        asked.test_metadata.kwargs = {**node.test_metadata.kwargs, "model": rows}
+        asked.test_metadata.kwargs = {name: value for name, value in arguments.items() if name not in plain}
         macro = self.manifest.macros[_test_macro(node)]
         with self._lock:
-            if self._macro_context is None:
-                # A copy: dbt notes in it what is called.
-                caller = copy.deepcopy(macro)
-                self._macro_context = generate_runtime_macro_context(caller, self.config, self.manifest, None)
-            add_rendered_test_kwargs(self._macro_context, asked)
-            kwargs = self._macro_context.pop(GENERIC_TEST_KWARGS_NAME)
-            return str(CallableMacroGenerator(macro, self._macro_context)(**kwargs)), node.config.where
+            context = self._context_of_macros()
+            add_rendered_test_kwargs(context, asked)
+            rendered = context.pop(GENERIC_TEST_KWARGS_NAME)
+            return str(CallableMacroGenerator(macro, context)(**plain, **rendered)), node.config.where
+
+    def _context_of_macros(self) -> dict[str, Any]:
+        """Return what macros see that no node calls, made once."""
+        if self._macro_context is None:
+            # For a copy of any macro: dbt notes in it what is called.
+            caller = copy.deepcopy(next(iter(self.manifest.macros.values())))
+            self._macro_context = generate_runtime_macro_context(caller, self.config, self.manifest, None)
+        return self._macro_context
 
     def _is_of(self, node: Any, parent: str) -> bool:
         """Whether the rows that a generic test looks at are those of a model or source, as they are."""
-        if node.test_metadata is None or node.package_name != self.config.project_name:
+        metadata = getattr(node, "test_metadata", None)  # a singular test has none
+        if metadata is None or node.package_name != self.config.project_name:
             return False
-        model = str(node.test_metadata.kwargs.get("model"))
+        model = str(metadata.kwargs.get("model"))
         source = self.manifest.sources.get(parent)
         if source is not None:
             name = f"source('{source.source_name}', '{source.name}')"
@@ -337,6 +347,15 @@ class _Graph(Mapping[str, Any]):
 
     def __len__(self) -> int:
         return len(self._nodes)
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether dbt leaves an argument of a test as it is; it compiles a template for each to find that out."""
+    if isinstance(value, list):
+        return all(_is_plain(item) for item in value)
+    if isinstance(value, str):
+        return not any(sign in value for sign in "{}()")
+    return not isinstance(value, Mapping)
 
 
 def _test_macro(node: Any) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from functools import lru_cache
 
 # What stands for the rows that a test looks at, in the SQL that dbt renders for it.
 ROWS = "t2_screened_rows"
@@ -41,7 +42,8 @@ _GROUPED = _shape(
 )
 
 
-def tokens(sql: str) -> list[str] | None:
+@lru_cache(maxsize=1000)
+def tokens(sql: str) -> tuple[str, ...] | None:
     """Return the words, quoted texts and signs of SQL, without comments; None where it is not surely closed.
 
     Closed SQL ends no parenthesis that it did not begin, so it may stand inside one.
@@ -54,9 +56,10 @@ def tokens(sql: str) -> list[str] | None:
         if depth < 0 or token in _UNSURE or "\\" in token:
             return None
         found.append("\n" if token.startswith("--") else token)
-    return found if depth == 0 else None
+    return tuple(found) if depth == 0 else None
 
 
+@lru_cache(maxsize=1000)
 def condition(sql: str) -> str | None:
     """Return the condition by which a query selects its rows from ROWS; None if it does more than that."""
     plain = "".join(tokens(sql) or ()).strip()
