@@ -11,9 +11,8 @@ PARTITIONED = """
       event_time: ordered_on
       batch_size: day
       begin: "2024-01-01"
-      end: "2024-01-08"
 """
-META = "      meta: {{t2: {{backfill: {{partitions_per_run: 10}}{} }}}}\n"
+META = '      meta: {{t2: {{end: "2024-01-08", backfill: {{partitions_per_run: 10}}{} }}}}\n'
 
 FILES = {
     "dbt_project.yml": """

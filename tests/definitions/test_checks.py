@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 import dagster as dg
@@ -15,6 +15,7 @@ import pytest
 from runs import Runs, partition, partitions
 
 import t2
+from t2.definitions.planner_sensor import Planner
 from t2.explain.why import why
 from t2.ledger.ledger import Ledger
 from t2.ledger.storage import locate
@@ -70,6 +71,32 @@ def outcomes(made: Plan, key: str, *days: str) -> list[str]:
 
 def built(story: list[str], table: str) -> list[str]:
     return [line.split()[-1] for line in story if line.startswith(f"built {table} ")]
+
+
+def asked(project: Project, runs: Runs, now: datetime) -> list[dg.RunRequest]:
+    planner = Planner(project, Ledger(locate(Path(runs.instance.root_directory))))
+    planner.look(runs.instance, now)
+    found = list(planner.requests())
+    planner.look(runs.instance, now)
+    assert [request for request in planner.requests() if not request.asset_selection] == []  # asked for once
+    return found
+
+
+def checks_of(request: dg.RunRequest) -> list[str]:
+    return [key.name for key in request.asset_check_keys or ()]
+
+
+def test_daily_tests_are_not_part_of_the_runs_that_build(shop: Project, runs: Runs) -> None:
+    requests = asked(shop, runs, NOW)
+    (build,) = [
+        r for r in requests if r.asset_selection and dg.AssetKey(["main", "orders"]) in r.asset_selection
+    ]
+    assert set(checks_of(build)) == {
+        "not_null_orders_amount",
+        "not_null_orders_extra",
+        "not_null_orders_note",
+        "unique_orders_id",
+    }
 
 
 def test_a_named_reader_leaves_out_what_needs_the_failed_partition_and_the_others_build(
@@ -222,3 +249,14 @@ def test_a_check_of_the_whole_table_holds_back_what_was_built_since_it_passed(
     ]
     assert runs.build(ORDERS, tags=partition(SIXTH)).success
     assert outcomes(planned(shop, runs), "main/free", FIFTH, SIXTH, SEVENTH) == ["ready"] * 3
+
+
+def test_daily_tests_are_asked_for_on_what_landed_the_day_before(shop: Project, runs: Runs) -> None:
+    tomorrow = (datetime.now(timezone.utc) + timedelta(days=1)).replace(hour=5, minute=0, second=1)
+    (daily,) = [request for request in asked(shop, runs, tomorrow) if not request.asset_selection]
+    assert checks_of(daily) == ["not_null_orders_id"]
+    assert daily.tags == {**partitions(FIRST, SEVENTH), "t2/why": "daily", "dagster/priority": "-1"}
+    done = runs.check(ORDERS, *checks_of(daily), tags=partitions(FIRST, SEVENTH))
+    assert [line for line in done.story if line.startswith("check")] == [
+        f"check not_null_orders_id 2024-01-0{day}: passed" for day in range(1, 8)
+    ]

@@ -126,8 +126,8 @@ def test_a_failed_blocking_check_fails_its_table_after_all_was_reported(project:
         *(f"check not_null_orders_daily_note 2024-01-0{day}: passed" for day in (4, 5, 6)),
         "STEP_FAILURE main__orders_daily",
     ]
-    error = done.failure("main__orders_daily").error
-    assert "not_null_orders_daily_amount" in error.message
+    failure = done.failure("main__orders_daily").user_failure_data
+    assert failure.description.endswith("not_null_orders_daily_amount (1 row) on 2024-01-05")
 
 
 def test_a_failed_warning_fails_nothing(project: Project, runs: Runs) -> None:

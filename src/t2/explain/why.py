@@ -253,9 +253,10 @@ def _clears(node: Table | Source, outcome: Outcome, first: str | None, last: str
     if isinstance(node, Source):
         return _passes(node, first, last) if outcome is Outcome.BLOCKED else "clears when its data lands"
     span = f" --partition {first}" if first == last else f" --from {first} --to {last}"
+    again = f"when `t2 check {node.key}{f' {first}' if first == last and first else ''}` passes"
     by_hand = f"with `t2 materialize {node.key}{span if first else ''}`"
     return {
-        Outcome.BLOCKED: f"clears when an input or the code changes, or {by_hand}",
+        Outcome.BLOCKED: f"clears when an input or the code changes, {again}, or {by_hand}",
         Outcome.FAILED: f"clears when an input or the code changes, or {by_hand}",
         Outcome.RETRYING: "is retried by itself",
         Outcome.MANUAL: f"clears {by_hand}",

@@ -365,7 +365,7 @@ TEST: Mapping[str, Key] = {
     ),
     "when": Key(
         "`landing`: the test is part of each run that builds the table. `daily`: it runs once a day and, "
-        "while it fails, with each landing too.",
+        "while it holds somebody back, with each landing too.",
         "landing or daily",
         _one_of("landing", "daily"),
         "landing",
