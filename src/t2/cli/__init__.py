@@ -20,6 +20,7 @@ COMMANDS = {
     "check": "Run the checks of a table again, without building it.",
     "materialize": "Build a table, or a table and all that reads it.",
     "sql": "Ask the embedded warehouse, or copy it, also while t2 dev has it open.",
+    "backfill": "Build partitions again: preview, progress, cancel, resume, retry.",
     "reset": "Forget what was built: remove the local Dagster storage.",
 }
 

@@ -17,6 +17,7 @@ from t2.ledger import history, log, wipes
 from t2.ledger.apply import apply
 from t2.ledger.arrays import Arrays
 from t2.ledger.backfills import Backfill, Backfills, wanted
+from t2.ledger.durations import Pace, pace
 from t2.ledger.events import Event, parse
 from t2.ledger.gates import Gate, gates
 from t2.ledger.schema import cursor, prepare, touched
@@ -160,6 +161,11 @@ class Ledger:
         """Return the newest evaluation of each check on a partition, failed ones first."""
         with self._reading() as connection:
             return history.checks_of(connection, table, partition)
+
+    def pace(self, table: str) -> Pace:
+        """Return how long the recent builds of a table took."""
+        with self._reading() as connection:
+            return pace(connection, table)
 
     def last_event_at(self) -> float | None:
         """Return when the newest thing that the ledger knows of happened, in epoch seconds."""
