@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import random
+from collections import Counter
+from datetime import datetime
+
 import numpy as np
 from tests.planning.projects import blank, by, fail, land, project, source, table, utc
 from tests.planning.test_planner import outcomes, runs
 
+from t2.planning.asking import count_runs
+from t2.planning.grid import Grid
 from t2.planning.planner import plan
 from t2.planning.reasons import verdict
 from t2.planning.state import State, Wanted
@@ -231,3 +237,69 @@ def test_a_run_key_is_another_one_for_each_request() -> None:
     state.cursor += 1
     want(state, "m/weekly")
     assert plan(made, state, NOW).requests[0].run_key != first.run_key
+
+
+def test_a_year_of_hours_days_and_weeks_takes_the_runs_that_the_configuration_says() -> None:
+    # 2023 is over; two days of 2024 come in while the year is built again.
+    now = utc(2024, 1, 3)
+    begin = datetime(2023, 1, 2)
+    hours, days, weeks = (by(grain, begin) for grain in (Grain.HOUR, Grain.DAY, Grain.WEEK))
+    made = project(
+        source("s", hours),
+        table("hourly", hours, "raw/s", size=24, concurrency=4),
+        table("clean", hours, "m/hourly", size=24, concurrency=4),
+        table("daily", days, "m/clean", size=30, concurrency=2),
+        table("balance", days, "m/daily", Upstream("m/balance", 1), size=30),
+        table("weekly", weeks, "m/daily", size=4, concurrency=2),
+        table("report", None, "m/weekly"),
+    )
+    state = blank(made, now)
+    due = {"m/hourly": 364 * 24, "m/clean": 364 * 24, "m/daily": 364, "m/balance": 364, "m/weekly": 52}
+    for key in ("raw/s", *due):
+        land(state, key, range(due.get(key, 364 * 24)))
+    land(state, "m/report")
+    chosen = {key: np.arange(state.tables[key].count) < count for key, count in due.items()}
+    expected = {
+        ("m/hourly", "m/clean"): 364,
+        ("m/daily",): 13,
+        ("m/balance",): 13,
+        ("m/weekly",): 13,
+    }
+    assert count_runs(made, chosen) == (
+        403,
+        {"m/hourly": 364, "m/clean": 364, "m/daily": 13, "m/balance": 13, "m/weekly": 13},
+    )
+    for key, count in due.items():
+        want(state, key, range(count))
+
+    dice, running, asked, news = random.Random(7), [], Counter(), iter(range(364 * 24, 364 * 24 + 48))
+    keys, current = set(), []
+    for step in range(10_000):
+        if step % 5 == 0 and (hour := next(news, None)) is not None:
+            land(state, "raw/s", hour)
+        for request in plan(made, state, now).requests:
+            assert request.run_key not in keys
+            keys.add(request.run_key)
+            if request.backfill:
+                asked[request.tables] += 1
+            else:
+                current.append(step)
+            grid = Grid.of(made.tables[request.tables[0]].partitioning) if request.first else None
+            first = grid.index(request.first) if grid and request.first else 0
+            running.append((request.tables, range(first, first + request.partitions)))
+            for key in request.tables:
+                past = state.tables[key]
+                past.active[first : first + request.partitions], past.active_runs = 2, past.active_runs + 1
+                assert past.active_runs <= made.tables[key].backfill.concurrency
+        if not running:
+            break
+        tables, span = running.pop(dice.randrange(len(running)))
+        for key in tables:
+            state.tables[key].active[span.start : span.stop] = 0
+            state.tables[key].active_runs -= 1
+            build(state, key, span)
+    assert asked == expected
+    # Two days of hours one at a time, their two days, and the report: nothing waited for the year's end.
+    assert len(current) >= 48
+    assert (state.tables["m/clean"].landed_id > 0).all()
+    assert (state.tables["m/daily"].landed_id > 0).all()
