@@ -23,6 +23,7 @@ from t2.ledger.events import (
     Materialized,
     Planned,
     RunChanged,
+    Skipped,
     parse,
 )
 from t2.ledger.ledger import Ledger
@@ -52,7 +53,7 @@ def day(context: dg.AssetExecutionContext) -> Iterator[Any]:
             partition=key,
             blocking=True,
             description="two rows",
-            metadata={"dagster_dbt/failed_row_count": 2},
+            metadata={"dagster_dbt/failed_row_count": 2, "t2/test": "test.p.c", "t2/as_of": 5},
         )
     yield dg.AssetCheckResult(check_name="c", passed=True)
     yield silent_output("result")
@@ -66,6 +67,7 @@ def failing(context: dg.AssetExecutionContext) -> Iterator[Any]:
         tags={"t2/failed": "true"},
         metadata={"t2/error": "no such\x00 column", "t2/as_of": 3, "t2/code_version": "v1"},
     )
+    yield dg.AssetObservation(["s", "failing"], partition=SECOND, tags={"t2/skipped": "true"})
     yield dg.AssetObservation(["s", "failing"], partition=context.partition_key)
     raise dg.Failure("no such column")
 
@@ -128,6 +130,8 @@ def test_a_range_plans_and_builds_each_partition(home: Path) -> None:
     ]
     assert (evaluations[0].description, evaluations[0].failed_rows) == ("two rows", 2)
     assert (evaluations[0].severity, evaluations[2].failed_rows) == ("ERROR", None)
+    assert (evaluations[0].test, evaluations[0].as_of) == ("test.p.c", 5)
+    assert (evaluations[2].test, evaluations[2].as_of) == ("", evaluations[2].id)
 
 
 def test_a_failed_observation_tells_the_error_and_other_observations_tell_nothing(home: Path) -> None:
@@ -136,6 +140,8 @@ def test_a_failed_observation_tells_the_error_and_other_observations_tell_nothin
         ("s/failing", THIRD, 3, "v1")
     ]
     assert failed[0].error == "no such column"
+    skipped = [event for event in parsed(read(home)) if isinstance(event, Skipped)]
+    assert [(event.table, event.partition) for event in skipped] == [("s/failing", SECOND)]
 
 
 def test_runs_start_and_end_and_what_happens_outside_of_them_has_no_run(home: Path) -> None:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -134,6 +135,64 @@ def test_a_check_taken_down_to_a_warning_blocks_no_longer(url: str) -> None:
     assert ledger.failed_checks(PROJECT, "s/a", DAY) == ["c (2 rows)"]
     warned = project(table("s/a", DAYS, tests=(check("s/a", "c", "warn"),)), fingerprint="warned")
     assert ledger.state(warned, NOW).tables["s/a"].blocked.tolist() == [False, False, False]
+
+
+def evaluated(event_id: int, check: str, partition: str = DAY, **changes: Any) -> Evaluated:
+    values = {"passed": False, "severity": "ERROR", "blocking": False, "test": f"test.p.{check}", **changes}
+    return Evaluated(
+        event_id, AT, "", "s/a", partition, check, description="", failed_rows=3, as_of=event_id, **values
+    )
+
+
+def test_a_failed_check_that_names_tables_bars_those_and_nobody_else(url: str) -> None:
+    ledger = followed(url, [landed(1), evaluated(2, "named")])
+    past = ledger.state(PROJECT, NOW).tables["s/a"]
+    assert (past.landed.tolist(), past.failing) == ([True, False, False], {"named"})
+    assert {key: flags.tolist() for key, flags in past.barred.items()} == {
+        "s/b": [True, False, False],
+        "s/whole": [True, False, False],
+    }
+    assert ledger.failed_checks(PROJECT, "s/a", DAY) == []
+    assert ledger.failed_checks(PROJECT, "s/a", DAY, reader="s/b") == ["named (3 rows)"]
+
+
+def test_a_test_that_is_gone_blocks_no_longer_and_a_check_that_t2_does_not_know_does(url: str) -> None:
+    # Regression: what the project does not know might be somebody's own, so a deleted test went on blocking.
+    ledger = followed(url, [landed(1), evaluated(2, "gone", blocking=True)])
+    assert not ledger.state(PROJECT, NOW).tables["s/a"].blocked.any()
+    write(sa.create_engine(url), [evaluated(3, "gone", blocking=True, test="")])
+    ledger.follow()
+    assert ledger.state(PROJECT, NOW).tables["s/a"].blocked.tolist() == [True, False, False]
+
+
+def test_a_check_of_the_whole_table_blocks_what_was_built_since_it_passed(url: str) -> None:
+    days = [f"2024-01-0{day}" for day in (1, 2, 3)]
+    events = [
+        landed(1, partition=days[0]),
+        evaluated(2, "whole", days[0], passed=True),
+        landed(3, partition=days[1]),
+        evaluated(4, "whole", days[1]),
+        landed(5, partition=days[2]),  # by a run without the check
+    ]
+    ledger = followed(url, events)
+    blocked = [ledger.state(PROJECT, NOW).tables["s/a"].blocked.tolist()]
+    for event in (
+        # It passed, but for what it had seen before the second day was built.
+        replace(evaluated(6, "whole", days[0], passed=True), as_of=2),
+        evaluated(7, "whole", days[0], passed=True),
+    ):
+        write(sa.create_engine(url), [event])
+        ledger.follow()
+        blocked.append(ledger.state(PROJECT, NOW).tables["s/a"].blocked.tolist())
+    assert blocked == [[False, True, True], [False, True, True], [False, False, False]]
+
+
+def test_a_check_of_the_whole_table_that_never_passed_leaves_history_open(url: str) -> None:
+    days = [f"2024-01-0{day}" for day in (1, 2, 3)]
+    built = [landed(number, partition=days[number - 1]) for number in (1, 2)]
+    ledger = followed(url, [*built, evaluated(3, "whole", days[1]), landed(4, partition=days[2])])
+    assert ledger.state(PROJECT, NOW).tables["s/a"].blocked.tolist() == [False, True, True]
+    assert ledger.failed_checks(PROJECT, "s/a", days[2]) == ["whole (3 rows)"]
 
 
 def test_what_runs_did_can_be_asked(url: str) -> None:

@@ -10,8 +10,8 @@ import heapq
 import itertools
 import random
 from collections import Counter
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
 import numpy as np
@@ -30,11 +30,16 @@ ARRAYS = [name for name, value in vars(TableState.empty(0)).items() if isinstanc
 
 @dataclass
 class Luck:
-    """How often attempts fail (never more than twice in a row) and blocking checks do; runs take minutes."""
+    """How often attempts fail (never more than twice in a row) and blocking checks do; runs take minutes.
+
+    `named`: how often checks fail that block tables by name; `names` are those tables, by the tested one.
+    """
 
     fails: float = 0.0
     dirty: float = 0.0
     minutes: float = 4.0
+    named: float = 0.0
+    names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 class World:
@@ -89,7 +94,9 @@ class World:
         tables = {}
         for node in self.project.nodes():
             past, length = self.whole[node.key], count(node, self.now)
-            tables[node.key] = replace(past, **{name: getattr(past, name)[:length] for name in ARRAYS})
+            barred = {name: failed[:length] for name, failed in past.barred.items()}
+            arrays = {name: getattr(past, name)[:length] for name in ARRAYS}
+            tables[node.key] = replace(past, **arrays, barred=barred)
         return State(tables, {"v1": 0}, self.cursor)
 
     def number(self, key: str, partition: str | None) -> int:
@@ -98,8 +105,10 @@ class World:
 
     # --- what happens
 
-    def land(self, key: str, index: int, *, dirty: bool = False) -> None:
+    def land(self, key: str, index: int, *, dirty: bool = False, bars: tuple[str, ...] = ()) -> None:
         past = self.whole[key]
+        for name in {*past.barred, *bars}:
+            past.barred.setdefault(name, np.zeros(len(past.landed_id), np.bool_))[index] = name in bars
         self.cursor += 1
         past.landed_id[index] = past.as_of[index] = self.cursor
         past.landed_at[index] = self.now.timestamp()
@@ -142,6 +151,9 @@ class World:
         past.active[span.start : span.stop] = Active.NO
         for index in span:
             part = (key, index)
+            if self.bars(key, index):
+                fine = False  # left out; the step gives no output
+                continue
             if not fine or (self.in_a_row[part] < 2 and self.dice.random() < self.luck.fails):
                 fine = False
                 self.in_a_row[part] += 1
@@ -152,7 +164,10 @@ class World:
                 continue
             self.in_a_row[part] = 0
             self.built[part] += 1
-            self.land(key, index, dirty=self.dice.random() < self.luck.dirty)
+            bars = self.luck.names.get(key, ()) if self.dice.random() < self.luck.named else ()
+            self.land(key, index, dirty=self.dice.random() < self.luck.dirty, bars=bars)
+            if bars:
+                self.after(120, lambda index=index, built=self.cursor: self.check_again(key, index, built))
             past.as_of[index] = as_of
             own = {p: v for p, v in self.versions(key, index).items() if p[0] == key}
             self.saw[part] = {**versions[part], **own}
@@ -167,6 +182,12 @@ class World:
         """Build a partition by hand, if nothing else did meanwhile."""
         if not self.whole[key].active[index] and not self.whole[key].landed[index]:
             self.launch((key,), range(index, index + 1))
+
+    def check_again(self, key: str, index: int, built: int) -> None:
+        """Let the checks that block by name pass, if the partition was not built again meanwhile."""
+        if self.whole[key].landed_id[index] == built:
+            for failed in self.whole[key].barred.values():
+                failed[index] = False
 
     # --- what one partition reads
 
@@ -191,6 +212,21 @@ class World:
     def eager(self) -> list[Table]:
         return [table for table in self.project.tables.values() if table.automation == "eager"]
 
+    def bars(self, key: str, index: int) -> set[Part]:
+        """Where, however far up, a check failed that names a table, for one of its partitions."""
+        if not any(failed.any() for past in self.whole.values() for failed in past.barred.values()):
+            return set()
+        found: set[Part] = set()
+        todo = [(key, index)]
+        while todo:
+            part = todo.pop()
+            inputs = [] if part[0] in self.project.sources else self.inputs(*part)
+            fresh = [p for p in inputs if p not in found and self.whole[p[0]].landed_id[p[1]]]
+            found.update(fresh)
+            todo.extend(fresh)
+        failed = {name: past.barred[key] for name, past in self.whole.items() if key in past.barred}
+        return {part for part in found if part[0] in failed and failed[part[0]][part[1]]}
+
     def held_back(self) -> set[Part]:
         """Every partition that a missing or blocked one holds back, however far up it is."""
         found: set[Part] = set()
@@ -203,6 +239,7 @@ class World:
                 by_itself = isinstance(node, Table) and node.automation == "eager"
                 dirty = bool(past.blocked[index])
                 missing = not past.landed[index] and (dirty or not by_itself)
+                missing = missing or (by_itself and bool(self.bars(node.key, index)))
                 if missing or (by_itself and any(part in found for part in inputs)):
                     found.add((node.key, index))
         return found
@@ -220,6 +257,7 @@ class World:
         for key, index in parts:
             self.check_not_early(key, index, parts)
             self.check_not_twice(key, index, parts)
+            assert self.bars(key, index) <= set(parts), f"{key} {index} is barred"
             if blocked:
                 assert not blocked & self.above(key, index) - set(parts)
 

@@ -81,13 +81,14 @@ def build_by_hand(made: World) -> None:
 
 @pytest.mark.parametrize("seed", range(2))
 def test_ten_bad_days_lose_nothing(seed: int) -> None:
-    made = world(14, seed, Luck(fails=0.1, dirty=0.02))
+    names = {"m/clean": ("m/daily", "m/new_york"), "m/daily": ("m/rolling", "m/summary")}
+    made = world(14, seed, Luck(fails=0.1, dirty=0.02, named=0.02, names=names))
     land_on_time(made, 10, chance=True)
     for day in range(1, 10):
         made.at(START + timedelta(days=day, hours=12), lambda: build_by_hand(made))
         made.at(START + timedelta(days=day, hours=13), lambda: made.land("raw/codes", 0))
     made.live(START + timedelta(days=10))
-    made.luck.fails = made.luck.dirty = 0
+    made.luck.fails = made.luck.dirty = made.luck.named = 0
     made.live(START + timedelta(days=12, minutes=1))
     build_by_hand(made)
     made.live(START + timedelta(days=12, minutes=50))
@@ -168,3 +169,19 @@ def test_a_dirty_hour_holds_back_just_what_reads_it_until_it_is_repaired() -> No
     repaired = {(key, 50) for key in ("m/stg", "m/clean", "m/enriched")} | {("m/new_york", 1)}
     done = {("m/daily", 5), ("m/priced", 5), ("m/after_hand", 5), ("m/rolling", 9)}
     assert dict(made.built) == dict.fromkeys((spread(2, 5) - done) | repaired, 1)
+
+
+def test_a_check_that_names_one_table_holds_back_that_table_and_what_reads_it_alone() -> None:
+    made = quiet()
+    made.land("raw/events", 50, bars=("m/daily",))
+    settle(made)
+    made.check_up_to_date()
+    hourly = {(key, 50) for key in ("m/stg", "m/clean", "m/enriched")}
+    assert dict(made.built) == dict.fromkeys(hourly | {("m/new_york", 1)}, 1)
+    assert Outcome(int(made.plan.outcomes["m/daily"][2])) is Outcome.WAITING
+    assert made.bars("m/daily", 2) == {("raw/events", 50)}  # two tables up, through a view
+    made.built.clear()
+    made.check_again("raw/events", 50, int(made.whole["raw/events"].landed_id[50]))
+    settle(made)
+    made.check_up_to_date()
+    assert dict(made.built) == dict.fromkeys(spread(2), 1)

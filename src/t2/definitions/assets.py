@@ -126,6 +126,8 @@ class Assets:
                 "t2/kind": test.kind,
                 "t2/file": test.file,
                 **({"t2/column": test.column} if test.column else {}),
+                **({} if test.held is None else {"t2/blocks": ", ".join(test.held) or "nothing"}),
+                **({"t2/daily": f"{test.daily.at:%H:%M} {test.daily.timezone}"} if test.daily else {}),
             },
             partitions_def=cut,
         )
