@@ -50,6 +50,8 @@ RICH = {
                   owner: data@example.com
         sources:
           +meta: {t2: {timezone: Europe/Berlin}}
+        data_tests:
+          +meta: {t2: {screen: false}}
         """,
     "models/sources.yml": """
         sources:
@@ -127,7 +129,7 @@ RICH = {
                 description: The day
                 data_tests:
                   - unique: {config: {meta: {t2: {scope: keys}}}}
-                  - not_null: {name: "day-is-there", config: {meta: {t2: {screen: false}}}}
+                  - not_null: {name: "day-is-there"}
                   - accepted_values:
                       arguments: {values: [1]}
                       config: {severity: WARN, meta: {t2: {scope: table}}}

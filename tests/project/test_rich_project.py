@@ -165,7 +165,14 @@ def test_tests_belong_to_tables_with_their_scope(project: Project) -> None:
 
 def test_tests_say_whether_they_are_screened_and_compare_partitions(project: Project) -> None:
     tests = [test for node in project.nodes() for test in node.tests]
-    assert [test.name for test in tests if not test.screen] == ["day_is_there_156f2d0b"]
+    # A meta.t2 of a test's own replaces that of dbt_project.yml.
+    assert sorted(test.name for test in tests if test.screen) == [
+        "accepted_values_daily_day__1",
+        "its_window",
+        "small_daily_3",
+        "source_not_null_raw_events_id",
+        "unique_daily_day",
+    ]
     assert [(test.name, test.compared_by) for test in tests if test.compared_by] == [
         ("unique_daily_day", "day")
     ]
