@@ -38,6 +38,16 @@ def test_a_table_shows_in_dagster_with_all_that_its_author_declared(project: Pro
     assert Path(link.file_path).read_text().startswith("select id, amount")
 
 
+def test_tables_take_slots_of_the_pool_that_they_name_or_of_the_warehouses(project: Project) -> None:
+    table = project.tables["main/totals"]
+    tables = {**project.tables, table.key: replace(table, pool="heavy")}
+    defs = build_defs(replace(project, tables=tables)).resolve_implicit_global_asset_job_def()
+    pools = {node.name: node.definition.pool for node in defs.nodes}
+    assert {name: pool for name, pool in pools.items() if pool != "duckdb_dev"} == {"main__totals": "heavy"}
+    assert "main__orders_daily" in pools
+    assert "raw__orders__checks" in pools
+
+
 def test_groups_and_teams_take_names_that_dagster_allows(project: Project) -> None:
     table = project.tables["main/totals"]
     odd = replace(

@@ -1,13 +1,19 @@
 """What T2 takes for granted of the private API in definitions/_dagster.py, one test an assumption."""
 
+import os
+import sys
 import warnings
+from pathlib import Path
 
 import dagster as dg
 import pytest
+from dagster._core.execution import compute_logs
+from dagster._core.storage.local_compute_log_manager import LocalComputeLogManager
 from runs import Runs, partitions
 
 from t2.definitions import _dagster
 from t2.definitions.executor import threads_executor
+from t2.runtime import memory
 
 DAYS = dg.DailyPartitionsDefinition("2024-01-01", end_date="2024-01-10")
 KEY = dg.AssetKey(["main", "days"])
@@ -172,3 +178,22 @@ def test_a_table_that_reads_ten_years_of_hours_starts_without_listing_them(
     (built,) = Runs(defs, instance).build("total").materializations()
     assert (built.tags or {})["dagster/input_data_version/hours"] == "7"
     assert not listed
+
+
+def test_compute_logs_are_captured_without_processes_beside(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    # Put back at the end: what is under test replaces it for good.
+    monkeypatch.setattr(compute_logs, "tail_to_stream", compute_logs.tail_to_stream)
+    manager, key = LocalComputeLogManager(str(tmp_path)), ["run", "compute_logs", "key"]
+    with (tmp_path / "out").open("w") as out:
+        monkeypatch.setattr(sys, "stdout", out)
+        with manager.capture_logs(key):
+            assert len(memory.family(os.getpid())) > 1
+            print("mirrored", flush=True)
+        _dagster._capture_without_mirror()
+        with manager.capture_logs(["run", "compute_logs", "other"]):
+            assert memory.family(os.getpid()) == [os.getpid()]
+            print("captured", flush=True)
+    assert manager.get_log_data(["run", "compute_logs", "other"]).stdout == b"captured\n"
+    assert "captured" not in (tmp_path / "out").read_text()

@@ -53,7 +53,9 @@ def test_the_written_configuration_is_one_that_dagster_takes(instance: dg.Dagste
     assert instance.run_monitoring_enabled
     assert instance.run_monitoring_poll_interval_seconds == 2
     assert instance.run_monitoring_max_runtime_seconds == 21600
-    assert instance.get_concurrency_config().run_queue_config.max_concurrent_runs == 4  # type: ignore[union-attr]
+    queue = instance.get_concurrency_config().run_queue_config
+    assert queue is not None
+    assert (queue.max_concurrent_runs, queue.should_block_op_concurrency_limited_runs) == (4, False)
     assert instance.get_sensor_settings() == {"use_threads": True, "num_workers": 4}
     assert not instance.run_retries_enabled
     assert set(instance.get_required_daemon_types()) >= {"SENSOR", "QUEUED_RUN_COORDINATOR", "MONITORING"}

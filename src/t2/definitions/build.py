@@ -45,7 +45,7 @@ def build_defs(
         return dg.Definitions(
             assets=list(assets.definitions(compute(project, assets.tables))),
             sensors=_sensors(project) if automation else [],
-            executor=threads_executor(lambda: threads or _profile_threads(project), project.pool),
+            executor=threads_executor(lambda: threads or _profile_threads(project), _limited_pool(project)),
         )
 
 
@@ -55,6 +55,15 @@ def _sensors(project: Project) -> list[dg.SensorDefinition]:
 
 def _open_ledger(instance: dg.DagsterInstance) -> Ledger:
     return Ledger(locate(Path(instance.root_directory)))
+
+
+def _limited_pool(project: Project) -> str | None:
+    """Return the pool that is limited to the profile's threads if nobody has set a limit.
+
+    Not an embedded warehouse's: there the threads of a profile are few because each statement uses all
+    cores, and a step that is not in the warehouse would keep the others out.
+    """
+    return None if project.adapter == "duckdb" else project.pool
 
 
 def _profile_threads(project: Project) -> int:
