@@ -3,30 +3,35 @@
 from __future__ import annotations
 
 import os
+import pickle
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import yaml
+from dbt.adapters.duckdb.credentials import DuckDBCredentials
 from tests.end_to_end.local import Web, free_port, group, is_running, make_project, until
 
 from t2.errors import ConfigError
 from t2.runtime import handover
+from t2.runtime.duckdb_client import ServerSession
 from t2.runtime.family import Family
 from t2.runtime.home import home_of
 
 CLI = "from t2.cli import main; main()"
+TOLD: list[str] = []
 
 
 @pytest.fixture(scope="module")
 def family(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Family]:
     environ = {name: value for name, value in os.environ.items() if name != "DAGSTER_HOME"}
     project = make_project(tmp_path_factory.mktemp("family") / "project", dbt=True)
-    with Family(project, port=free_port(), module="mine", environ=environ) as family:
+    with Family(project, port=free_port(), module="mine", environ=environ, report=TOLD.append) as family:
         yield family
 
 
@@ -164,6 +169,23 @@ def test_what_dies_is_started_again(family: Family, web: Web) -> None:
     until(replaced, 15)
     web.wait(run_id, "FAILURE", 25)
     web.wait(web.launch("quick"), "SUCCESS", 25)
+
+
+def test_who_keeps_a_duckdb_file_from_the_warehouse_is_told(family: Family, tmp_path: Path) -> None:
+    file = str(tmp_path / "kept.duckdb")
+    code = f"import duckdb, time; c = duckdb.connect({file!r}); print(flush=True); time.sleep(60)"
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as notebook:
+        assert notebook.stdout
+        notebook.stdout.readline()
+        session = ServerSession(family.home.project, pickle.dumps(DuckDBCredentials(path=file)))
+        thread = threading.Thread(target=session.execute, args=("select 1",))
+        thread.start()
+        until(lambda: any(f"(pid {notebook.pid}): what needs it waits" in line for line in TOLD), 20)
+        notebook.kill()
+    thread.join(10)
+    assert session.fetchall() == [(1,)]
+    session.close()
+    until(lambda: any("kept.duckdb is free again after" in line for line in TOLD), 5)
 
 
 def test_a_second_family_of_the_project_is_refused(family: Family) -> None:
