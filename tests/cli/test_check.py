@@ -23,8 +23,8 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = write(tmp_path_factory.mktemp("check"))
     install_package(root)
     change(root, "update raw.orders set note = null where id = 1")
-    done = run(root, "materialize", TABLE, "--from", "2024-01-01", "--to", "2024-01-04")
-    assert done.returncode == 0, done.stderr  # a check that blocks some readers fails no run
+    done = run(root, "materialize", f"{TABLE}+", "--from", "2024-01-01", "--to", "2024-01-04")
+    (root / "materialized.txt").write_text(done.stdout)
     return root
 
 
@@ -37,6 +37,24 @@ def run(root: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 def change(root: Path, statement: str) -> None:
     with duckdb.connect(str(root / "gated.duckdb")) as connection:
         connection.execute(statement)
+
+
+def test_what_is_built_downstream_leaves_out_what_a_failed_check_blocks_by_name(shop: Path) -> None:
+    lines = (shop / "materialized.txt").read_text().splitlines()
+    outcomes = [line.split()[:2] for line in lines if not line.startswith(" ")]
+    assert outcomes == [
+        ["landed", "main/orders"],
+        ["landed", "main/free"],
+        ["failed", "main/lagging"],
+        ["failed", "main/named"],
+        ["skipped", "main/after_named:"],
+    ]
+    why = "not_null_orders_note (1 row) on main/orders 2024-01-02"
+    assert [line.strip() for line in lines if line.startswith(" ")] == [
+        f"2024-01-02 is not built: {why}",
+        f"2024-01-03 is not built: {why}",
+        f"2024-01-02 is not built: {why}",
+    ]
 
 
 def test_without_a_partition_what_is_held_back_is_checked_again(shop: Path) -> None:

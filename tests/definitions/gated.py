@@ -67,7 +67,11 @@ models:
 """,
     "models/orders.sql": "select id, amount, note, extra, ordered_on from {{ t2.window('raw', 'orders') }}",
     "models/named.sql": "select id, ordered_on from {{ t2.window('orders') }}",
-    "models/lagging.sql": "select max(ordered_on) as ordered_on from {{ t2.window('orders') }}",
+    "models/lagging.sql": """
+select ordered_on, (select count(*) from {{ t2.window('orders') }}) as seen
+from {{ t2.window('orders') }}
+where {{ t2.in_window('ordered_on') }}
+""",
     "models/free.sql": "select id, ordered_on from {{ t2.window('orders') }}",
     "models/after_named.sql": "select id, ordered_on from {{ t2.window('named') }}",
     "models/balance.sql": """

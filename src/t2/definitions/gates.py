@@ -21,6 +21,9 @@ from t2.planning.grid import Grid
 from t2.planning.state import State
 from t2.project.model import Project, Table
 
+# The tag of a run that comes after others in one command: which of those tables they built.
+BUILT_BEFORE = "t2/built_before"
+
 Key = str | None
 
 
@@ -34,6 +37,7 @@ def closed(
 ) -> dict[Key, str]:
     """Return the partitions of a table that may not be built, each with the failed checks that say so."""
     selected = {"/".join(key.path) for key in run.asset_selection or ()}
+    selected.update(run.tags.get(BUILT_BEFORE, "").split(","))
     blockers = [
         key for key in project.blockers.get(table.key, ()) if key in selected or not run.asset_selection
     ]

@@ -14,6 +14,7 @@ import dagster as dg
 from t2.definitions import quick_sqlite
 from t2.definitions._dagster import keep_engines
 from t2.definitions.build import build_defs
+from t2.definitions.gates import BUILT_BEFORE
 from t2.definitions.launcher import in_process_tags
 from t2.definitions.partitions import partition_tags
 from t2.errors import NodeFailed
@@ -34,6 +35,7 @@ class LocalRuns:
 
     def __init__(self, project: Project) -> None:
         self.project = project
+        self._built: set[str] = set()
         self._job: dg.JobDefinition | None = None
         self._instance: dg.DagsterInstance | None = None
 
@@ -54,25 +56,33 @@ class LocalRuns:
         quick_sqlite.close()
 
     def execute(self, step: Step) -> dict[str, Any]:
-        """Execute one step; return the run's id, whether it succeeded, its seconds and its first error."""
+        """Execute one step; return the run's id, whether it succeeded, its seconds and its first error.
+
+        What was executed before counts as part of the same run for checks that block tables by name.
+        """
         assert self._job is not None
         started = time.monotonic()
+        blockers = {key for table in step.tables for key in self.project.blockers.get(table, ())}
+        after = {BUILT_BEFORE: ",".join(sorted(self._built & blockers))} if self._built & blockers else {}
+        self._built.update(step.tables)
         result = self._job.execute_in_process(
             instance=self._instance,
             asset_selection=[dg.AssetKey(key.split("/")) for key in step.tables],
             tags={
                 **self._partition_tags(step),
                 **in_process_tags(),
+                **after,
                 "t2/why": BY_HAND,
             },
             run_config=QUIET,
             raise_on_error=False,
         )
+        error = _error(result) or _left_out(result)
         return {
             "run": result.run_id,
-            "success": result.success,
+            "success": error is None,
             "seconds": round(time.monotonic() - started, 1),
-            "error": _error(result),
+            "error": error,
         }
 
     def check(
@@ -119,6 +129,18 @@ def cancel_runs(project: Project, tags: Mapping[str, str]) -> int:
             else:
                 instance.run_launcher.terminate(run.run_id)
         return len(runs)
+
+
+def _left_out(result: dg.ExecuteInProcessResult) -> str | None:
+    """Return why a run left partitions out, None if it built all."""
+    lines = []
+    for event in result.all_events:
+        if event.event_type is dg.DagsterEventType.ASSET_OBSERVATION:
+            observation = event.asset_observation_data.asset_observation
+            if observation.tags.get("t2/skipped") == "true":
+                where = f"{observation.partition} is not built: " if observation.partition else "not built: "
+                lines.append(f"{where}{observation.metadata['t2/why'].value}")
+    return "\n".join(lines) or None
 
 
 def _error(result: dg.ExecuteInProcessResult) -> str | None:
