@@ -3,14 +3,9 @@
 from __future__ import annotations
 
 import inspect
-import os
-import subprocess
-import sys
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
-import duckdb
 import pytest
 from dbt.adapters.base.impl import BaseAdapter
 from dbt.adapters.factory import FACTORY
@@ -20,7 +15,6 @@ from dbt.task.run import MicrobatchBatchRunner, ModelRunner
 from dbt_common.events.event_manager_client import get_event_manager
 
 from t2.runtime._dbt import Dbt
-from t2.runtime.turns import is_locked_out, name_holder
 from t2.runtime.warm import Warm
 
 
@@ -164,23 +158,19 @@ def test_rendering_a_test_leaves_the_manifest_as_it_was(warm: Warm) -> None:
     assert {uid: list(macro.depends_on.macros) for uid, macro in warm._dbt.manifest.macros.items()} == macros
 
 
-def test_dbt_duckdb_makes_its_environment_by_one_function_and_asks_no_more_of_it() -> None:
-    """What `ServerEnvironment` and `ServerSession` stand in for."""
-    from dbt.adapters.duckdb import connections, environments
-    from dbt.adapters.duckdb.environments.local import DuckDBConnectionWrapper
+def test_what_dbt_fetches_is_what_a_cursor_gives(dbt: Dbt, warm: Warm) -> None:
+    """`query` uses it where dbt has no cursors: BigQuery."""
+    sql = "select 1 as N, 'a' as s, 0 as zero union all select 2, null, 0"
 
-    assert "environments.create(credentials)" in inspect.getsource(connections.DuckDBConnectionManager.open)
-    assert environments.Environment.__abstractmethods__ == {
-        "handle", "submit_python_job", "load_source", "store_relation", "is_cancelable", "cancel"
-    }  # fmt: skip
-    methods = {name for name, value in vars(DuckDBConnectionWrapper).items() if inspect.isfunction(value)}
-    assert methods == {"__init__", "close", "cursor", "rollback"}
+    def fetch() -> Any:
+        with dbt._adapter.connection_named("here"):
+            return dbt._fetch(sql)
+
+    assert warm._inside(fetch) == warm.query(sql)
 
 
-def test_duckdb_names_the_process_that_has_a_file_open(tmp_path: Path) -> None:
-    file = str(tmp_path / "some.duckdb")
-    with duckdb.connect(file):
-        command = [sys.executable, "-c", f"import duckdb; duckdb.connect({file!r})"]
-        told = subprocess.run(command, capture_output=True, text=True, check=False).stderr
-    assert is_locked_out(told)
-    assert name_holder(told).endswith(f"(pid {os.getpid()})")
+def test_a_relation_is_rendered_as_the_manifest_names_it(dbt: Dbt) -> None:
+    nodes = [*dbt.manifest.nodes.values(), *dbt.manifest.sources.values()]
+    tables = [node for node in nodes if str(node.resource_type) != "test" and node.relation_name]
+    assert len(tables) > 10
+    assert [str(dbt._relation(node)) for node in tables] == [node.relation_name for node in tables]

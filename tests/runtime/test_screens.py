@@ -172,7 +172,7 @@ def test_screens_agree_with_dbt(duckdb_shop: Shop, data: st.DataObject) -> None:
 
 
 @pytest.mark.soak
-@settings(QUIETLY, max_examples=2000)
+@settings(QUIETLY, max_examples=500)
 @given(data=st.data())
 def test_screens_agree_with_dbt_many_times(duckdb_shop: Shop, data: st.DataObject) -> None:
     compare(duckdb_shop, data)
@@ -314,6 +314,14 @@ def test_a_test_with_wrong_sql_spoils_no_other(filled: Shop, monkeypatch: pytest
     found, screened = filled.outcome([wrong, *others], DAYS[:1])
     assert [found[test.name, DAYS[0]][0] for test in (wrong, *others)] == ["error", *["pass"] * 4]
     assert (screened, len(asked)) == (4, 5)
+
+
+def test_a_test_whose_macro_fails_is_dbts_to_report(filled: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    (test,) = pick(filled, "dbt_utils_not_accepted_values_events_code__a__")
+    node = filled.warm._dbt.manifest.nodes[test.unique_id]
+    monkeypatch.setitem(node.test_metadata.kwargs, "values", 5)
+    found, screened = filled.outcome([test], DAYS[:1])
+    assert (found[test.name, DAYS[0]][0], screened) == ("error", 0)
 
 
 REPLACED = {

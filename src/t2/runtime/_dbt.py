@@ -21,6 +21,7 @@ from typing import Any
 
 from dbt.adapters.factory import FACTORY
 from dbt.adapters.reference_keys import _ReferenceKey, lowercase
+from dbt.adapters.sql.connections import SQLConnectionManager
 from dbt.cli.flags import Flags
 from dbt.cli.types import Command
 from dbt.clients.jinja import GENERIC_TEST_KWARGS_NAME, add_rendered_test_kwargs
@@ -136,12 +137,20 @@ class Dbt:
             self._schemas.add(schema)
 
     def query(self, sql: str) -> list[dict[str, Any]]:
-        """Return the rows of a query, as the database's driver gives them."""
+        """Return the rows of a query, as the database's driver gives them or, where it has no cursors, dbt."""
         with self._adapter.connection_named("t2_query"):
             self._connect()
+            if not isinstance(self._adapter.connections, SQLConnectionManager):  # BigQuery's
+                return self._fetch(sql)
             _, cursor = self._adapter.connections.add_query(sql, auto_begin=False)
             names = [column[0].lower() for column in cursor.description]
             return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
+
+    def _fetch(self, sql: str) -> list[dict[str, Any]]:
+        """Return the rows of a query as dbt reads them: its types are few, numbers are decimals."""
+        _, table = self._adapter.execute(sql, fetch=True)
+        names = [name.lower() for name in table.column_names]
+        return [dict(zip(names, row, strict=True)) for row in table.rows]
 
     def call(self, macro: str, arguments: dict[str, Any]) -> Any:
         """Return what a macro of the package `t2` returns."""
@@ -150,14 +159,15 @@ class Dbt:
                 macro, macro_resolver=self.manifest, project="t2", kwargs=arguments
             )
 
-    def test_sql(self, unique_id: str, parent: str, rows: str) -> tuple[str, str | None] | None:
-        """Return what a generic test of a model or source counts in `rows`, and its own `where`.
+    def test_sql(self, unique_id: str, parent: str, rows: str) -> tuple[str, str, str | None] | None:
+        """Return what a generic test of a model or source counts in `rows`, the relation, and its own `where`.
 
         None if dbt does more than count and pass at 0, or if a macro on the way is neither dbt's or the
         adapter's nor of the package that the test is named by. A macro that asks the database fails: there
         is no connection.
         """
         node = self.manifest.nodes[unique_id]
+        relation = self._relation(self.manifest.nodes.get(parent) or self.manifest.sources[parent])
         if not (self._is_of(node, parent) and self._only_counts(node.config) and self._is_original(node)):
             return None
         arguments = {**node.test_metadata.kwargs, "model": rows}
@@ -170,7 +180,8 @@ class Dbt:
             context = self._context_of_macros()
             add_rendered_test_kwargs(context, asked)
             rendered = context.pop(GENERIC_TEST_KWARGS_NAME)
-            return str(CallableMacroGenerator(macro, context)(**plain, **rendered)), node.config.where
+            sql = str(CallableMacroGenerator(macro, context)(**plain, **rendered))
+        return sql, str(relation), node.config.where
 
     def _context_of_macros(self) -> dict[str, Any]:
         """Return what macros see that no node calls, made once."""

@@ -29,7 +29,7 @@ from t2.runtime.nodes import NodeResult
 
 OnLog = Callable[[str, str], None]
 Window = tuple[datetime, datetime]
-TestSql = tuple[str, "str | None"]
+TestSql = tuple[str, str, "str | None"]
 T = TypeVar("T")
 
 ANSI = re.compile(r"\x1b\[[0-9;]*m")
@@ -131,7 +131,7 @@ class Warm:
         return _result(unique_id, result, started, spent)
 
     def test_sql(self, unique_id: str, parent: str, *, rows: str) -> TestSql | None:
-        """Return the SQL by which a generic test of `parent` finds failures in `rows`, and its own `where`.
+        """Return how a generic test of `parent` finds failures: SQL over `rows`, relation, and its own `where`.
 
         None if anything but the number of rows that it selects decides the outcome, or if dbt's own macros
         are not all that makes the SQL.
@@ -140,7 +140,7 @@ class Warm:
         if key not in self._test_sql:
             try:
                 found = self._inside(lambda: self._dbt.test_sql(*key))
-            except DbtError:
+            except Exception:  # whatever a macro does wrong: dbt's own run of the test tells it
                 found = None
             self._test_sql[key] = found
         return self._test_sql[key]

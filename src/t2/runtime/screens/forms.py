@@ -12,23 +12,24 @@ from t2.runtime.warm import Warm
 
 @dataclass(frozen=True)
 class Form:
-    """A test's SQL over ROWS and the `where` of its configuration.
+    """A test's SQL over ROWS, the relation whose rows they are, and the `where` of its configuration.
 
     `condition` is set where the SQL does no more than select the rows that fulfil it.
     `of_rows`: no failures in several partitions means none in each.
     """
 
     sql: str
+    relation: str
     where: str | None
     condition: str | None
     of_rows: bool
 
-    def rows(self, relation: str, predicate: str | None) -> str:
+    def rows(self, predicate: str | None) -> str:
         """Return what the test selects from: the text that dbt's own run of it would have in that place."""
         where = self.where
         if predicate:
             where = f"({where}) and ({predicate})" if where else predicate
-        return f"(select * from {relation} where {where}) dbt_subquery" if where else relation
+        return f"(select * from {self.relation} where {where}) dbt_subquery" if where else self.relation
 
     @property
     def counter(self) -> str:
@@ -48,8 +49,8 @@ def form(warm: Warm, node: Table | Source, test: Test) -> Form | None:
     found = warm.test_sql(test.unique_id, node.unique_id, rows=ROWS)
     if found is None:
         return None
-    sql, where = found
+    sql, relation, where = found
     # A comment in `where` would go on behind its parenthesis.
     if tokens(sql) is None or "".join(tokens(where or "") or ()) != (where or ""):
         return None
-    return Form(sql, where, condition(sql), of_rows)
+    return Form(sql, relation, where, condition(sql), of_rows)

@@ -64,7 +64,7 @@ def prove(
         if shape is None:
             continue
         if not test.per_partition or keys[0] is None:
-            together.append(_Question(test, shape, tuple(keys), shape.rows(node.relation, None)))
+            together.append(_Question(test, shape, tuple(keys), shape.rows(None)))
         elif shape.of_rows:
             together.append(_of_partitions(node, test, shape, tuple(keys)))
         else:
@@ -85,7 +85,7 @@ def _of_partitions(node: Table | Source, test: Test, shape: Form, keys: tuple[Ke
     first, last = keys[0], keys[-1]
     assert first is not None
     assert last is not None
-    return _Question(test, shape, keys, shape.rows(node.relation, rows_of_test(node, test, first, last)))
+    return _Question(test, shape, keys, shape.rows(rows_of_test(node, test, first, last)))
 
 
 def _ask(warm: Warm, questions: Sequence[_Question], found: dict[str, list[Proof]]) -> list[_Question]:
@@ -127,7 +127,7 @@ def _failures(warm: Warm, questions: Sequence[_Question]) -> list[tuple[_Questio
     return [
         (question, int(row[f"t2_{place}"]))
         for row in warm.query(_statement(branches))
-        for place, question in enumerate(branches[row["t2_branch"]])
+        for place, question in enumerate(branches[int(row["t2_branch"])])
     ]
 
 
