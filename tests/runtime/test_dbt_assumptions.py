@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import inspect
+import os
+import subprocess
+import sys
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
+import duckdb
 import pytest
 from dbt.adapters.base.impl import BaseAdapter
 from dbt.adapters.factory import FACTORY
@@ -15,6 +20,7 @@ from dbt.task.run import MicrobatchBatchRunner, ModelRunner
 from dbt_common.events.event_manager_client import get_event_manager
 
 from t2.runtime._dbt import Dbt
+from t2.runtime.turns import is_locked_out, name_holder
 from t2.runtime.warm import Warm
 
 
@@ -156,6 +162,28 @@ def test_rendering_a_test_leaves_the_manifest_as_it_was(warm: Warm) -> None:
     for test in warm.project.tables["main/orders"].tests:
         warm.test_sql(test.unique_id, "model.shop.orders", rows="rows")
     assert {uid: list(macro.depends_on.macros) for uid, macro in warm._dbt.manifest.macros.items()} == macros
+
+
+def test_dbt_duckdb_makes_its_environment_by_one_function_and_asks_no_more_of_it() -> None:
+    """What `ServerEnvironment` and `ServerSession` stand in for."""
+    from dbt.adapters.duckdb import connections, environments
+    from dbt.adapters.duckdb.environments.local import DuckDBConnectionWrapper
+
+    assert "environments.create(credentials)" in inspect.getsource(connections.DuckDBConnectionManager.open)
+    assert environments.Environment.__abstractmethods__ == {
+        "handle", "submit_python_job", "load_source", "store_relation", "is_cancelable", "cancel"
+    }  # fmt: skip
+    methods = {name for name, value in vars(DuckDBConnectionWrapper).items() if inspect.isfunction(value)}
+    assert methods == {"__init__", "close", "cursor", "rollback"}
+
+
+def test_duckdb_names_the_process_that_has_a_file_open(tmp_path: Path) -> None:
+    file = str(tmp_path / "some.duckdb")
+    with duckdb.connect(file):
+        command = [sys.executable, "-c", f"import duckdb; duckdb.connect({file!r})"]
+        told = subprocess.run(command, capture_output=True, text=True, check=False).stderr
+    assert is_locked_out(told)
+    assert name_holder(told).endswith(f"(pid {os.getpid()})")
 
 
 def test_what_dbt_fetches_is_what_a_cursor_gives(dbt: Dbt, warm: Warm) -> None:

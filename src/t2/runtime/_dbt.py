@@ -137,7 +137,7 @@ class Dbt:
             self._schemas.add(schema)
 
     def query(self, sql: str) -> list[dict[str, Any]]:
-        """Return the rows of a query, as the database's driver gives them or, where it has no cursors, dbt."""
+        """Return the rows of a query, as the database's driver gives them; where it has no cursors, dbt."""
         with self._adapter.connection_named("t2_query"):
             self._connect()
             if not isinstance(self._adapter.connections, SQLConnectionManager):  # BigQuery's
@@ -160,7 +160,7 @@ class Dbt:
             )
 
     def test_sql(self, unique_id: str, parent: str, rows: str) -> tuple[str, str, str | None] | None:
-        """Return what a generic test of a model or source counts in `rows`, the relation, and its own `where`.
+        """Return what a generic test of a model or source counts in `rows`, its relation and its `where`.
 
         None if dbt does more than count and pass at 0, or if a macro on the way is neither dbt's or the
         adapter's nor of the package that the test is named by. A macro that asks the database fails: there

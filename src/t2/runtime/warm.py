@@ -131,7 +131,7 @@ class Warm:
         return _result(unique_id, result, started, spent)
 
     def test_sql(self, unique_id: str, parent: str, *, rows: str) -> TestSql | None:
-        """Return how a generic test of `parent` finds failures: SQL over `rows`, relation, and its own `where`.
+        """Return how a generic test of `parent` finds failures: SQL over `rows`, relation, own `where`.
 
         None if anything but the number of rows that it selects decides the outcome, or if dbt's own macros
         are not all that makes the SQL.
