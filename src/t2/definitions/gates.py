@@ -36,11 +36,10 @@ def closed(
     now: datetime,
 ) -> dict[Key, str]:
     """Return the partitions of a table that may not be built, each with the failed checks that say so."""
-    selected = {"/".join(key.path) for key in run.asset_selection or ()}
-    selected.update(run.tags.get(BUILT_BEFORE, "").split(","))
-    blockers = [
-        key for key in project.blockers.get(table.key, ()) if key in selected or not run.asset_selection
-    ]
+    blockers = project.blockers.get(table.key, ())
+    if blockers:
+        selected = _selected(instance, run)
+        blockers = tuple(key for key in blockers if selected is None or key in selected)
     if not blockers or instance.is_ephemeral:
         return {}
     part = _between(project, blockers, table.key)
@@ -59,6 +58,18 @@ def closed(
         }
     finally:
         ledger.engine.dispose()
+
+
+def _selected(instance: dg.DagsterInstance, run: dg.DagsterRun) -> set[str] | None:
+    """Return the tables that a run, or a run that it retries, is to build; None for all."""
+    found = set(run.tags.get(BUILT_BEFORE, "").split(","))
+    ancestor: dg.DagsterRun | None = run
+    while ancestor is not None:
+        if not ancestor.asset_selection:
+            return None
+        found.update("/".join(key.path) for key in ancestor.asset_selection)
+        ancestor = instance.get_run_by_id(ancestor.parent_run_id) if ancestor.parent_run_id else None
+    return found
 
 
 def _between(project: Project, blockers: Sequence[str], key: str) -> Project:
