@@ -186,14 +186,15 @@ def test_compute_logs_are_captured_without_processes_beside(
     # Put back at the end: what is under test replaces it for good.
     monkeypatch.setattr(compute_logs, "tail_to_stream", compute_logs.tail_to_stream)
     manager, key = LocalComputeLogManager(str(tmp_path)), ["run", "compute_logs", "key"]
+    before = set(memory.family(os.getpid()))
     with (tmp_path / "out").open("w") as out:
         monkeypatch.setattr(sys, "stdout", out)
         with manager.capture_logs(key):
-            assert len(memory.family(os.getpid())) > 1
+            assert len(set(memory.family(os.getpid())) - before) >= 4
             print("mirrored", flush=True)
         _dagster._capture_without_mirror()
         with manager.capture_logs(["run", "compute_logs", "other"]):
-            assert memory.family(os.getpid()) == [os.getpid()]
+            assert set(memory.family(os.getpid())) <= before
             print("captured", flush=True)
     assert manager.get_log_data(["run", "compute_logs", "other"]).stdout == b"captured\n"
     assert "captured" not in (tmp_path / "out").read_text()
