@@ -58,6 +58,7 @@ from dagster._core.executor.base import Executor
 from dagster._core.instance.config import PoolGranularity
 from dagster._core.launcher.base import CheckRunHealthResult, LaunchRunContext, WorkerStatus
 from dagster._core.launcher.default_run_launcher import DefaultRunLauncher
+from dagster._core.run_coordinator.queued_run_coordinator import QueuedRunCoordinator
 from dagster._core.storage.dagster_run import FINISHED_STATUSES
 from dagster._core.storage.tags import (
     ASSET_PARTITION_RANGE_END_TAG as PARTITION_RANGE_END_TAG,
@@ -65,10 +66,11 @@ from dagster._core.storage.tags import (
 from dagster._core.storage.tags import (
     ASSET_PARTITION_RANGE_START_TAG as PARTITION_RANGE_START_TAG,
 )
+from dagster._core.storage.tags import BACKFILL_ID_TAG as BACKFILL_TAG
 from dagster._core.storage.tags import (
     PARTITION_NAME_TAG as PARTITION_TAG,
 )
-from dagster._core.storage.tags import RESUME_RETRY_TAG, RETRY_NUMBER_TAG
+from dagster._core.storage.tags import PRIORITY_TAG, RESUME_RETRY_TAG, RETRY_NUMBER_TAG
 from dagster._record import replace
 from dagster._serdes import ConfigurableClassData
 from dagster._utils.tags import is_valid_tag_key as valid_tag_key
@@ -79,10 +81,12 @@ from sqlalchemy.exc import IntegrityError
 from t2.definitions import slots
 
 __all__ = [
+    "BACKFILL_TAG",
     "DATA_VERSION_TAG",
     "PARTITION_RANGE_END_TAG",
     "PARTITION_RANGE_START_TAG",
     "PARTITION_TAG",
+    "PRIORITY_TAG",
     "ActiveExecution",
     "AssetCheckEvaluation",
     "CheckRunHealthResult",
@@ -97,10 +101,12 @@ __all__ = [
     "PlanExecutionContext",
     "PlanOrchestrationContext",
     "Pools",
+    "QueuedRunCoordinator",
     "RetryMode",
     "StepExecutionContext",
     "WorkerStatus",
     "active_execution",
+    "asset_metadata",
     "assets_definition",
     "capture_logs",
     "check_targets",
@@ -528,6 +534,13 @@ def interrupt(thread: threading.Thread) -> None:
 def location_of(run: dg.DagsterRun) -> str | None:
     """Return the name of the code location that a run was made from."""
     return run.remote_job_origin.location_name if run.remote_job_origin else None
+
+
+def asset_metadata(workspace: Any, key: dg.AssetKey, name: str) -> Any:
+    """Return a value of an asset's metadata as the code location declared it, None if it has none."""
+    graph = workspace.asset_graph
+    value = graph.get(key).metadata.get(name) if graph.has(key) else None
+    return getattr(value, "value", value)
 
 
 def serialized_ref(instance: dg.DagsterInstance) -> str:

@@ -138,6 +138,8 @@ class Assets:
             "dagster/code_references": _file_link(self.project.root, node.file),
             "t2/file": node.file,
         }
+        if isinstance(node, Table):
+            metadata["t2/concurrency"] = 1 if node.reads_itself else node.backfill.concurrency
         if node.columns:
             metadata["dagster/column_schema"] = _column_schema(node.columns)
         return metadata

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 import dagster as dg
 
 from t2.definitions._dagster import (
+    BACKFILL_TAG,
     PARTITION_RANGE_END_TAG,
     PARTITION_RANGE_START_TAG,
     PARTITION_TAG,
@@ -29,6 +30,7 @@ class Launches:
         self._project = project
         self._ledger = ledger
         self._seen: set[str] = set()
+        self.backfilling: set[str] = set()  # the active runs of Dagster's own backfills
 
     def complete(self, instance: dg.DagsterInstance) -> bool:
         """Report the partitions that active runs are to build and no event tells of; tell if there were."""
@@ -38,6 +40,8 @@ class Launches:
             return False
         known = self._ledger.planned(fresh)
         runs = [run for run_id in fresh if (run := instance.get_run_by_id(run_id))]
+        self.backfilling &= active
+        self.backfilling |= {run.run_id for run in runs if BACKFILL_TAG in run.tags}
         missing = [
             (run, table, partition)
             for run in runs

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from datetime import datetime, timezone
 
 import dagster as dg
@@ -11,10 +13,12 @@ import dagster as dg
 from t2.definitions._dagster import PARTITION_RANGE_END_TAG, PARTITION_RANGE_START_TAG
 from t2.definitions.launches import Launches
 from t2.definitions.partitions import partition_tags
+from t2.ledger.backfills import BackfillState
 from t2.ledger.ledger import Ledger
 from t2.planning.daily import CheckRequest, daily_checks
 from t2.planning.planner import MAX_REQUESTS, Plan, plan
 from t2.planning.progress import has_ended, lengths, progress, totals
+from t2.planning.state import State
 from t2.planning.verdict import Request
 from t2.project.model import Project
 
@@ -47,9 +51,29 @@ class Planner:
         self.ledger.follow()
         if self._launches.complete(instance):
             self.ledger.follow()
-        self._plan = plan(self.project, self.ledger.state(self.project, now), now)
-        end_backfills(self.ledger, self._plan)
+        self._plan = plan(self.project, self._state(now), now)
+        if end_backfills(self.ledger, self._plan):
+            self._plan = plan(self.project, self._state(now), now)
         return self._plan
+
+    def _state(self, now: datetime) -> State:
+        """Return the state; runs that one of Dagster's backfills has queued take nobody's room yet.
+
+        There may be a year of them, and the queue lets only a few start (`coordinator`).
+        """
+        state = self.ledger.state(self.project, now)
+        if not self._launches.backfilling:
+            return state
+        queued = Counter(
+            key
+            for run in self.ledger.active_runs()
+            if run.status == "queued" and run.run_id in self._launches.backfilling
+            for key in run.tables
+        )
+        tables = dict(state.tables)
+        for key in queued.keys() & tables.keys():
+            tables[key] = replace(tables[key], active_runs=tables[key].active_runs - queued[key])
+        return replace(state, tables=tables)
 
     def requests(self) -> Iterator[dg.RunRequest]:
         """Yield what the last plan asks for: runs that build, and the daily checks that are due."""
@@ -81,14 +105,17 @@ class Planner:
         ]
 
 
-def end_backfills(ledger: Ledger, planned: Plan) -> None:
-    """Say of each backfill that the plan knows of, and of which nothing moves any more, what became of it."""
+def end_backfills(ledger: Ledger, planned: Plan) -> bool:
+    """Say of each backfill of which nothing moves any more what became of it; tell if there was one."""
+    ended = False
     for backfill in ledger.planned_backfills:
         parts = progress(planned, backfill.wanted(planned.project, lengths(planned)))
         if has_ended(planned, parts):
             counts = totals(parts)
             done = not counts["failed"] and not counts["left"]
-            ledger.backfills.end(backfill, "done" if done else "failed", counts, planned.now.timestamp())
+            state: BackfillState = "done" if done else "failed"
+            ended |= ledger.backfills.end(backfill, state, counts, planned.now.timestamp())
+    return ended
 
 
 def planner_sensor(

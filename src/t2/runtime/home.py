@@ -35,9 +35,10 @@ run_launcher:
     # A run whose process uses more is killed and fails; null for no limit.
     max_memory_mb: 4096
 
+# Dagster's own, with backfill.concurrency for backfills that are started on Dagster's pages.
 run_coordinator:
-  module: dagster
-  class: QueuedRunCoordinator
+  module: t2.definitions.coordinator
+  class: T2RunCoordinator
   config:
     dequeue_interval_seconds: 1
     # A run that waits for a worker to load changed code does not hold up the others.
