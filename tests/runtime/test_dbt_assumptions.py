@@ -202,3 +202,13 @@ def test_a_relation_is_rendered_as_the_manifest_names_it(dbt: Dbt) -> None:
     tables = [node for node in nodes if str(node.resource_type) != "test" and node.relation_name]
     assert len(tables) > 10
     assert [str(dbt._relation(node)) for node in tables] == [node.relation_name for node in tables]
+
+
+def test_the_cache_of_relations_tells_what_it_does_by_events_alone(warm: Warm) -> None:
+    """Which `_adapter` silences: they are of the level debug."""
+    from dbt.adapters import cache
+    from dbt.adapters.events.types import CacheAction
+
+    assert "fire_event(" in inspect.getsource(cache.RelationsCache.add)
+    assert cache.fire_event.__module__ == "t2.runtime._dbt"
+    assert CacheAction().level_tag() == "debug"
