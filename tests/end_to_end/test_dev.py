@@ -109,6 +109,8 @@ def outcomes(web: Web) -> dict[str, tuple[str, list[str]]]:
         )
     told = [event.get("message") for event in web.events(runs["too long"])]
     assert "Exceeded maximum runtime of 3 seconds." in told
+    # Dagster's monitoring says that it failed, its process that it was canceled, and either may be first.
+    assert found.pop("too long")[0] in ("FAILURE", "CANCELED")
     return found
 
 
@@ -120,7 +122,6 @@ def test_runs_end_in_the_same_way_with_dagsters_own_launcher(
         "tables": "SUCCESS",
         "fails": "FAILURE",
         "terminated": "CANCELED",
-        "too long": "FAILURE",
     }
     project = make_project(tmp_path / "project", dbt=True)
     config = yaml.safe_load(family.home.config.read_text().replace(str(family.home.state), f"{project}/.t2"))
