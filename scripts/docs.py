@@ -29,6 +29,9 @@ def commands() -> str:
     for name in COMMANDS:
         command: click.Command = importlib.import_module(f"t2.cli.{name}").command
         parts.append(f"## t2 {name}\n\n```text\n{_help(command, f't2 {name}')}\n```\n")
+        for verb, sub in getattr(command, "commands", {}).items():
+            title = f"t2 {name} {verb}"
+            parts.append(f"### {title}\n\n```text\n{_help(sub, title)}\n```\n")
     return "\n".join(parts)
 
 
