@@ -107,6 +107,11 @@ RICH = {
     "macros/small.sql": """
         {% test small(model, most) %}select 1 from {{ model }} having count(*) > {{ most }}{% endtest %}
         """,
+    "macros/relationships.sql": """
+        {% macro default__test_relationships(model, column_name, to, field) %}
+        select 1 from {{ model }} having count(*) = 0
+        {% endmacro %}
+        """,
     "models/marts/daily.sql": """
         {{ config(event_time='day', batch_size='day', begin='2024-01-02', tags=['core'],
                   meta={'t2': {'upstream': {'stg_events': {'lookback': 6}, 'daily': {'lookback': 1}}}}) }}

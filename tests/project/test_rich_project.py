@@ -158,7 +158,8 @@ def test_tests_belong_to_tables_with_their_scope(project: Project) -> None:
         (daily, "unique_daily_day", "unique", "error", True, True),
         (source, "of_source", "singular", "warn", False, False),
         (source, "source_not_null_raw_events_id", "not_null", "error", True, True),
-        ("landing/countries", names_code, "relationships", "error", False, True),
+        # The project replaces what dbt's test calls, so it may look at more than rows.
+        ("landing/countries", names_code, "relationships", "error", False, False),
         ("main_reports/totals", "whole_table", "singular", "error", False, False),
     }
 

@@ -125,6 +125,12 @@ def outcomes(events: Sequence[Checked]) -> Outcome:
     }
 
 
+def configured(shop: Shop, test: DbtTest, config: dict[str, Any]) -> DbtTest:
+    """Return a test as it is read from a project that configures it so."""
+    shop.configure(test.unique_id, config)
+    return replace(test, row_wise=test.row_wise and not config.keys() - {"where", "severity"})
+
+
 def unscreened(test: DbtTest) -> DbtTest:
     return replace(test, screen=False, row_wise=False)
 
@@ -150,8 +156,7 @@ def compare(shop: Shop, data: st.DataObject, names: Sequence[str] = ()) -> int:
     shop.fill(data.draw(ROWS), data.draw(st.sampled_from([[], [1, 2], [2, None], [2, 2]])))
     among = pick(shop, *names) or shop.table.tests
     tests = data.draw(st.lists(st.sampled_from(among), min_size=1, max_size=5, unique=True))
-    for test in tests:
-        shop.configure(test.unique_id, data.draw(st.just({}) | CONFIGS))
+    tests = [configured(shop, test, data.draw(st.just({}) | CONFIGS)) for test in tests]
     first = data.draw(st.integers(0, len(DAYS) - 1))
     keys = DAYS[first : data.draw(st.integers(first + 1, len(DAYS)))]
     found, screened = shop.outcome(tests, keys)

@@ -104,7 +104,7 @@ def _test(declared: Declared, uid: str, node: Node, owner: str, cut: Partitionin
         column=node.get("column_name"),
         description=node.get("description") or "",
         per_partition=cut[owner] is not None and (by_partition if scope is None else scope != "table"),
-        row_wise=_is_row_wise(node),
+        row_wise=_is_row_wise(declared, node),
         file=_file(declared, node),
         blocks=_blocks(declared, node, owner, severity, settings),
         daily=_daily(declared, node, owner, settings),
@@ -121,12 +121,16 @@ def _kind(metadata: Mapping[str, Any] | None) -> str:
     )
 
 
-def _is_row_wise(node: Node) -> bool:
-    """Whether it is dbt's own test with dbt's own thresholds: a project may replace one by its name."""
+def _is_row_wise(declared: Declared, node: Node) -> bool:
+    """Whether it is dbt's own test with dbt's own thresholds: a project may replace it, or what it calls."""
     name = (node.get("test_metadata") or {}).get("name")
+    macro = f"macro.dbt.test_{name}"
+    called = declared.manifest["macros"].get(macro, {}).get("depends_on", {}).get("macros", ())
+    packages = ("dbt", f"dbt_{declared.manifest['metadata']['adapter_type']}")
     return (
         name in ROW_WISE
-        and f"macro.dbt.test_{name}" in node["depends_on"]["macros"]
+        and macro in node["depends_on"]["macros"]
+        and all(other.split(".")[1] in packages for other in called)
         and all(str(node["config"].get(key, value)) == value for key, value in DEFAULT_THRESHOLDS.items())
         and node["config"].get("limit") is None
     )
