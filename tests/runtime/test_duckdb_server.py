@@ -94,6 +94,12 @@ def until(condition: Callable[[], Any], seconds: float = 10) -> Any:
     return found
 
 
+def test_a_server_without_clients_has_imported_neither_dbt_nor_duckdb() -> None:
+    """It also runs beside a warehouse that is not DuckDB, which may not be installed then."""
+    code = "import sys, t2.runtime.duckdb_server; assert not {'dbt', 'duckdb'} & set(sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
 def test_a_session_opens_no_file_of_its_own(served: Warm) -> None:
     assert served.query("select sum(amount) as total from raw.orders") == [{"total": 18}]
     command = [sys.executable, "-c", f"import duckdb; duckdb.connect({str(file_of(served))!r})"]

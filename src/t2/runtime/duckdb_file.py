@@ -14,7 +14,6 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from t2.runtime import _dbt_duckdb
 from t2.runtime.turns import Turn, is_locked_out, name_holder
 
 # How often a file that somebody else has open is tried, and the gate looked at.
@@ -115,6 +114,8 @@ class OwnedFile:
             self._changed.notify_all()
 
     def _connect(self, credentials: Any, alive: Alive) -> Any:
+        from t2.runtime import _dbt_duckdb  # not installed where the warehouse is another
+
         told = ""
         started = time.monotonic()
         while True:
