@@ -111,10 +111,10 @@ class Dbt:
         if variables:
             config = copy.copy(config)
             config.cli_vars = {**config.cli_vars, **variables}
-        spent: list[float] = []
-        _spent.set(spent)
         self.ensure_schema(node)
         runner = self._runner(config, node, batch)
+        spent: list[float] = []
+        _spent.set(spent)
         with (
             task_contextvars(project_root=config.project_root),
             log_contextvars(node_info=node.node_info),
