@@ -99,7 +99,7 @@ def _partitions(keys: Sequence[Key] | None) -> tuple[Key, ...]:
 
 def _statements(warm: Warm, table: Table, keys: tuple[Key, ...]) -> Iterator[tuple[Key, ...]]:
     """Yield the keys that each statement builds."""
-    if table.reads_itself or warm.is_microbatch(table.unique_id):
+    if table.reads_itself or table.merges_in_order or warm.is_microbatch(table.unique_id):
         yield from ((key,) for key in keys)
     else:
         yield keys
@@ -110,7 +110,8 @@ def _build(
 ) -> NodeResult:
     batch = batch_window(table, keys[0]) if keys[0] and warm.is_microbatch(table.unique_id) else None
     given = variables(warm.project, table, keys[0], keys[-1], now=now)
-    names = [f"{table.key} {key or ''}" for key in keys]
+    # The partitions of a merged table share rows: builds of any two of them take turns.
+    names = [table.key] if table.merges else [f"{table.key} {key or ''}" for key in keys]
     for attempt in range(ATTEMPTS):
         last = attempt + 1 == ATTEMPTS
         try:
