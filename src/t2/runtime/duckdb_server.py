@@ -57,7 +57,12 @@ class Server:
     def serve(self) -> NoReturn:
         """Give each client a thread."""
         while True:
-            connection = self._listener.accept()
+            try:
+                connection = self._listener.accept()
+            except OSError:  # no descriptor is free: the client waits
+                logger.exception("a client could not be let in")
+                time.sleep(LOOK_SECONDS)
+                continue
             threading.Thread(target=self._client, args=(connection,), daemon=True).start()
 
     def shut(self) -> None:
@@ -240,24 +245,20 @@ def main() -> None:
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
     started = time.monotonic()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, _end)
+    # Waited for instead of handled: an error that a handler raises is lost where Python ignores errors.
+    signals = {signal.SIGTERM, signal.SIGINT}
+    signal.pthread_sigmask(signal.SIG_BLOCK, signals)
     key = secrets.token_hex()
     server = Server(options.socket, key)
     announce(options.project_dir, ServerRecord.of_this_process(options.socket, key))
     logger.info("%s after %.1f s", READY, time.monotonic() - started)
-    try:
-        server.serve()
-    finally:
-        server.shut()
-        logger.info("ended")
-        logging.shutdown()
-        # Not through the interpreter's end: threads may still be in DuckDB.
-        os._exit(0)
-
-
-def _end(number: int, frame: object) -> NoReturn:
-    raise SystemExit(0)
+    threading.Thread(target=server.serve, name="accept", daemon=True).start()
+    signal.sigwait(signals)
+    server.shut()
+    logger.info("ended")
+    logging.shutdown()
+    # Not through the interpreter's end: threads may still be in DuckDB.
+    os._exit(0)
 
 
 if __name__ == "__main__":
