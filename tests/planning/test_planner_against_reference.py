@@ -70,3 +70,8 @@ def compare(seed: int, size: int) -> None:
 @given(st.integers(0, 2**32), st.integers(3, 8))
 def test_both_planners_agree(seed: int, size: int) -> None:
     compare(seed, size)
+
+
+def test_what_waits_for_a_check_on_a_partition_that_is_about_to_be_built_anew_has_a_reason() -> None:
+    # Regression: a table that reads itself passed a failed check on, and nothing said which.
+    compare(seed=34122, size=3)

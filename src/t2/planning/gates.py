@@ -49,8 +49,9 @@ class Gates:
             table = self._project.tables[reader]
             for upstream in table.upstreams:
                 passed = self._passed_on.get(upstream.key, {}).get(key)
-                if upstream.key == reader:  # passed on through partitions that are not there, too
+                if upstream.key == reader:  # as in `_reads`: also what is not there or built anew
                     passed = _either(passed, self._read[reader].get(key))
+                    passed = _either(passed, state.tables[reader].barred.get(key))
                 parts = [] if passed is None else self._numbers(table, upstream, number, passed)
                 for part in ((upstream.key, i) for i in parts):
                     failed = state.tables[part[0]].barred.get(key)
