@@ -73,6 +73,7 @@ class Family:
         self._environ = dict(os.environ if environ is None else environ)
         self._report = report
         self._children: list[Child] = []
+        self._edits: Edits | None = None
         self._reloading: subprocess.Popen[bytes] | None = None
         self._reload_log = self.home.logs / "reload.log"
         self._resources = ExitStack()
@@ -128,8 +129,6 @@ class Family:
             for program in self._programs(sockets / "code")
         ]
         self._reload = self._reload_command(sockets / "code")
-        profiles = environ.get("T2_PROFILES_DIR")
-        self._edits = Edits(self.home.project, Path(profiles) if profiles else None)
         self._supervisor.start()
 
     def _make_storage(self, environ: Mapping[str, str]) -> None:
@@ -204,7 +203,10 @@ class Family:
 
     def _look_for_edits(self) -> None:
         """Start a reload if files of the project changed; report what came of the one that has ended."""
-        if self._reloading is None:
+        if self._edits is None:  # not before all have loaded: that installs T2's package for dbt
+            profiles = self._environ.get("T2_PROFILES_DIR")
+            self._edits = Edits(self.home.project, Path(profiles) if profiles else None)
+        elif self._reloading is None:
             if self._edits.settled():
                 with self._reload_log.open("wb") as log:
                     self._reloading = subprocess.Popen(

@@ -195,12 +195,21 @@ class Child:
 
 
 def _has_children(pid: int) -> bool | None:
-    """Whether the process has children; None where the kernel does not tell."""
+    """Whether the process has children that live; None where the kernel does not tell."""
     try:
         threads = list(Path(f"/proc/{pid}/task").iterdir())
-        return any((thread / "children").read_text().strip() for thread in threads)
+        children = [child for thread in threads for child in (thread / "children").read_text().split()]
+        return any(_lives(child) for child in children)
     except OSError:
         return None
+
+
+def _lives(pid: str) -> bool:
+    """Whether a process has not ended; Dagster's proxy does not wait for a server that it has replaced."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
 
 
 def _how(code: int) -> str:
