@@ -215,7 +215,10 @@ def test_a_check_that_fails_blocks_the_partition_and_why_counts_its_rows(shop: S
     name = "accepted_values_fct_orders_daily_country__de__fr"
     assert result.returncode == 1
     # Regression: it said the name of a Python class of Dagster's.
-    assert result.stdout.splitlines()[1].strip() == f"{name}: Got 1 result, configured to fail if != 0"
+    assert [line.strip() for line in result.stdout.splitlines()[1:3]] == [
+        "what reads main/fct_orders_daily is held back by failed checks:",
+        f"{name} (1 row) on {FIRST}",
+    ]
     assert shop("status").returncode == 1
     answer = shop.json("why", "fct_orders_daily")
     assert (answer["outcome"], answer["partition"]) == ("blocked", FIRST)
