@@ -16,7 +16,7 @@ PRINT = "import runpy, sys; sys.stdout.write(runpy.run_path(sys.argv[1])['comman
 
 @pytest.fixture(scope="module")
 def text() -> str:
-    """What scripts/docs.py writes, made in a process of its own: click keeps the first help option it made."""
+    """What scripts/docs.py writes. A fresh process makes it: click keeps the first help option it made."""
     command = [sys.executable, "-c", PRINT, str(ROOT / "scripts" / "docs.py")]
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
@@ -27,7 +27,7 @@ def test_the_reference_of_commands_is_fresh(text: str) -> None:
 
 def test_every_command_has_an_example_in_its_help(text: str) -> None:
     for name in COMMANDS:
-        section = text.split(f"\n## t2 {name}\n")[1].split("\n## ")[0]
+        section = text.split(f"\n## t2 {name}\n")[1].split("\n## ", maxsplit=1)[0]
         assert "Example" in section, f"t2 {name} --help has no example"
 
 
