@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import socket
 import time
 import urllib.error
@@ -145,13 +144,14 @@ def is_running(pid: int) -> bool:
         return False
 
 
-def group(pid: int) -> list[int]:
-    """The processes of a process group."""
+def children(pid: int) -> list[int]:
+    """The processes that a process started itself and that still run."""
     found = []
     for path in Path("/proc").glob("[0-9]*"):
         try:
-            if os.getpgid(int(path.name)) == pid and is_running(int(path.name)):
-                found.append(int(path.name))
-        except ProcessLookupError:
+            parent = int((path / "stat").read_text().rpartition(")")[2].split()[1])
+        except OSError:
             continue
+        if parent == pid and is_running(int(path.name)):
+            found.append(int(path.name))
     return found

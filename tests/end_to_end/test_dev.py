@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import yaml
 from dbt.adapters.duckdb.credentials import DuckDBCredentials
-from tests.end_to_end.local import Web, free_port, group, is_running, make_project, until
+from tests.end_to_end.local import Web, children, free_port, is_running, make_project, until
 
 from t2.errors import ConfigError
 from t2.runtime import handover
@@ -158,7 +158,7 @@ def test_what_dies_is_started_again(family: Family, web: Web) -> None:
     before = dict(family.processes)
     run_id = web.launch("slow")
     web.wait(run_id, "STARTED")
-    [inner] = [pid for pid in group(before["code location"]) if pid != before["code location"]]
+    [inner] = children(before["code location"])
     for pid in (before["worker"], before["daemon"], inner):
         os.kill(pid, signal.SIGKILL)
 
@@ -269,19 +269,7 @@ class Dev:
 
 
 def descendants(pid: int) -> list[int]:
-    children = {}
-    for path in Path("/proc").glob("[0-9]*"):
-        try:
-            parent = int((path / "stat").read_text().rpartition(")")[2].split()[1])
-        except OSError:
-            continue
-        children.setdefault(parent, []).append(int(path.name))
-    found = []
-    todo = [pid]
-    while todo:
-        todo += (new := children.get(todo.pop(), []))
-        found += new
-    return found
+    return [pid for child in children(pid) for pid in (child, *descendants(child))]
 
 
 def test_a_killed_supervisor_takes_all_with_it_and_the_next_start_fails_the_lost_runs(tmp_path: Path) -> None:
