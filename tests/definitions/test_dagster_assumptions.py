@@ -1,4 +1,4 @@
-"""What T2 takes for granted of the private API in definitions/_dagster.py, one test an assumption."""
+"""What T2 takes for granted of the private API in definitions/_dagster/, one test an assumption."""
 
 import os
 import sys
@@ -11,7 +11,18 @@ from dagster._core.execution import compute_logs
 from dagster._core.storage.local_compute_log_manager import LocalComputeLogManager
 from runs import Runs, partitions
 
-from t2.definitions import _dagster
+from t2.definitions._dagster.assets import assets_definition, quiet_preview_warnings, without_inputs
+from t2.definitions._dagster.events import (
+    AssetCheckEvaluation,
+    check_targets,
+    events_of_ancestors,
+    head,
+    is_retry,
+    output_name,
+    silent_output,
+    version_tags,
+)
+from t2.definitions._dagster.runs import _capture_without_mirror
 from t2.definitions.executor import threads_executor
 from t2.runtime import memory
 
@@ -22,17 +33,17 @@ KEY = dg.AssetKey(["main", "days"])
 def days(checks: int = 0) -> dg.AssetsDefinition:
     def report(context: dg.OpExecutionContext):
         for key in context.partition_keys:
-            yield dg.AssetMaterialization(KEY, partition=key, tags=_dagster.version_tags(context, KEY))
+            yield dg.AssetMaterialization(KEY, partition=key, tags=version_tags(context, KEY))
         for number in range(checks):
             for key in context.partition_keys:
-                yield _dagster.AssetCheckEvaluation(KEY, f"c{number}", passed=True, partition=key)
+                yield AssetCheckEvaluation(KEY, f"c{number}", passed=True, partition=key)
         for key in (*context.selected_asset_keys, *context.selected_asset_check_keys):
-            yield _dagster.silent_output(_dagster.output_name(context.assets_def, key))
+            yield silent_output(output_name(context.assets_def, key))
 
-    with _dagster.quiet_preview_warnings():
-        return _dagster.assets_definition(
+    with quiet_preview_warnings():
+        return assets_definition(
             name="main__days",
-            compute=_dagster.without_inputs(report),
+            compute=without_inputs(report),
             spec=dg.AssetSpec(KEY, partitions_def=DAYS, code_version="v1"),
             checks=[
                 dg.AssetCheckSpec(f"c{number}", asset=KEY, partitions_def=DAYS) for number in range(checks)
@@ -66,11 +77,11 @@ def test_version_tags_are_what_dagster_itself_would_have_written(instance: dg.Da
 
     def report(context: dg.OpExecutionContext):
         key = dg.AssetKey(["main", "ours"])
-        yield dg.AssetMaterialization(key, tags=_dagster.version_tags(context, key))
+        yield dg.AssetMaterialization(key, tags=version_tags(context, key))
 
-    ours = _dagster.assets_definition(
+    ours = assets_definition(
         name="main__ours",
-        compute=_dagster.without_inputs(report),
+        compute=without_inputs(report),
         spec=dg.AssetSpec(["main", "ours"], code_version="v1", deps=["above"]),
         checks=[],
     )
@@ -83,11 +94,11 @@ def test_version_tags_are_what_dagster_itself_would_have_written(instance: dg.Da
 
 
 def test_the_head_is_the_id_of_the_newest_asset_event(instance: dg.DagsterInstance) -> None:
-    assert _dagster.head(instance) == 0
+    assert head(instance) == 0
     for _ in range(2):
         instance.report_runless_asset_event(dg.AssetMaterialization("a"))
         (record,) = instance.fetch_materializations(dg.AssetKey("a"), limit=1).records
-        assert _dagster.head(instance) == record.storage_id
+        assert head(instance) == record.storage_id
 
 
 def test_many_tables_share_the_definitions_of_their_outputs_and_inputs() -> None:
@@ -115,7 +126,7 @@ def test_a_check_of_a_range_is_recorded_for_each_partition(instance: dg.DagsterI
     assert [line for line in done.story if line.startswith("check")] == [
         f"check c0 2024-01-0{day}: passed" for day in (1, 2, 3)
     ]
-    targets = _dagster.check_targets(instance, KEY, ["2024-01-01", "2024-01-03"])
+    targets = check_targets(instance, KEY, ["2024-01-01", "2024-01-03"])
     assert sorted(targets) == ["2024-01-01", "2024-01-03"]
     assert {target.run_id for target in targets.values()} == {done.run.run_id}
 
@@ -124,23 +135,23 @@ def test_what_an_ancestor_reported_is_found_again(instance: dg.DagsterInstance) 
     runs = Runs(dg.Definitions([days(1)], executor=threads_executor()), instance)
     first = runs.build("main/days", tags=partitions("2024-01-01", "2024-01-02"))
     second = runs.retry(first)
-    assert _dagster.is_retry(second.run)
-    assert not _dagster.is_retry(first.run)
-    found = [type(event).__name__ for event in _dagster.events_of_ancestors(instance, second.run, KEY)]
+    assert is_retry(second.run)
+    assert not is_retry(first.run)
+    found = [type(event).__name__ for event in events_of_ancestors(instance, second.run, KEY)]
     assert found == ["AssetMaterialization"] * 2 + ["AssetCheckEvaluation"] * 2
 
 
 def test_blocking_checks_stay_blocking_and_add_no_edges_between_ops() -> None:
-    with _dagster.quiet_preview_warnings():
-        upper = _dagster.assets_definition(
+    with quiet_preview_warnings():
+        upper = assets_definition(
             name="upper",
-            compute=_dagster.without_inputs(lambda context: iter(())),
+            compute=without_inputs(lambda context: iter(())),
             spec=dg.AssetSpec("upper"),
             checks=[dg.AssetCheckSpec("c", asset="upper", blocking=True)],
         )
-    lower = _dagster.assets_definition(
+    lower = assets_definition(
         name="lower",
-        compute=_dagster.without_inputs(lambda context: iter(())),
+        compute=without_inputs(lambda context: iter(())),
         spec=dg.AssetSpec("lower", deps=["upper"]),
         checks=[],
     )
@@ -158,12 +169,12 @@ def test_a_table_that_reads_ten_years_of_hours_starts_without_listing_them(
     hours = dg.HourlyPartitionsDefinition("2015-01-01-00:00")
 
     def report(context: dg.OpExecutionContext):
-        yield dg.AssetMaterialization("total", tags=_dagster.version_tags(context, dg.AssetKey("total")))
-        yield _dagster.silent_output("result")
+        yield dg.AssetMaterialization("total", tags=version_tags(context, dg.AssetKey("total")))
+        yield silent_output("result")
 
-    total = _dagster.assets_definition(
+    total = assets_definition(
         name="total",
-        compute=_dagster.without_inputs(report),
+        compute=without_inputs(report),
         spec=dg.AssetSpec("total", deps=["hours"], code_version="v1"),
         checks=[],
     )
@@ -192,7 +203,7 @@ def test_compute_logs_are_captured_without_processes_beside(
         with manager.capture_logs(key):
             assert len(set(memory.family(os.getpid())) - before) >= 4
             print("mirrored", flush=True)
-        _dagster._capture_without_mirror()
+        _capture_without_mirror()
         with manager.capture_logs(["run", "compute_logs", "other"]):
             assert set(memory.family(os.getpid())) <= before
             print("captured", flush=True)

@@ -18,8 +18,9 @@ from dagster._core.workspace.context import WorkspaceProcessContext
 from dagster._core.workspace.load_target import EmptyWorkspaceTarget
 from dagster._daemon.monitoring.run_monitoring import execute_run_monitoring_iteration
 
-from t2.definitions import _dagster, daemon, quick_sqlite
-from t2.definitions._dagster import WorkerStatus
+from t2.definitions import daemon, quick_sqlite
+from t2.definitions._dagster.runs import WorkerStatus
+from t2.definitions._dagster.sqlite import keep_engines
 from t2.definitions.daemon import LostRuns
 from t2.definitions.launcher import T2RunLauncher, in_process_tags
 from t2.runtime import handover
@@ -158,7 +159,7 @@ def test_a_killed_process_loses_no_event_that_it_has_stored(instance: dg.Dagster
     pid = os.fork()
     if pid == 0:
         quick_sqlite.keep_migrations()
-        _dagster.keep_engines()
+        keep_engines()
         quick_sqlite.flush_at_checkpoints()
         mine = dg.DagsterInstance.get()
         for number in range(20):

@@ -16,7 +16,9 @@ from dagster import DagsterRunStatus
 from dagster._core.definitions.job_base import InMemoryJob
 from dagster._core.execution.api import execute_run_iterator
 
-from t2.definitions import _dagster, slots
+from t2.definitions import slots
+from t2.definitions._dagster import pools as dagster_pools
+from t2.definitions._dagster.sqlite import index_transaction
 from t2.definitions.executor import threads_executor
 from t2.runtime.home import open_home
 
@@ -91,7 +93,7 @@ def test_slots_are_claimed_and_given_back_as_dagster_does(instance: dg.DagsterIn
             if waiting and dice.random() < 0.45:
                 pool, run_id, step = waiting.pop(dice.randrange(len(waiting)))
                 dagsters.free_concurrency_slot_for_step(run_id, step)
-                with _dagster._one_transaction(instance) as connection:
+                with index_transaction(instance) as connection:
                     slots.free(connection, run_id, step)
             else:
                 pool, run_id, step = dice.choice("ab"), dice.choice("xyz"), f"s{number}"
@@ -102,7 +104,7 @@ def test_slots_are_claimed_and_given_back_as_dagster_does(instance: dg.DagsterIn
                 # Ages are whole seconds, so equal ages would leave the order open.
                 priority = 1000 - number
                 theirs = dagsters.claim_concurrency_slot(pool, run_id, step, priority).is_claimed
-                with _dagster._one_transaction(instance) as connection:
+                with index_transaction(instance) as connection:
                     assert slots.claim(connection, pool, run_id, step, priority) == theirs
             assert rows(instance) == rows(other)
 
@@ -169,7 +171,7 @@ def test_more_threads_than_slots_neither_block_the_run_nor_others_of_its_steps(
 def test_the_slots_of_a_killed_run_are_free_again_once_it_is_seen_to_have_failed(
     instance: dg.DagsterInstance, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_dagster, "POOLS_SECONDS", 0.5)
+    monkeypatch.setattr(dagster_pools, "POOLS_SECONDS", 0.5)
     instance.event_log_storage.set_concurrency_slots("warehouse", 1)
 
     def hang() -> None:

@@ -13,7 +13,7 @@ from dagster._core.events import DagsterEvent
 from dagster._core.instance.ref import InstanceRef
 from tests.ledger.event_log import content, row_of
 
-from t2.definitions._dagster import silent_output
+from t2.definitions._dagster.events import silent_output
 from t2.ledger.events import (
     KINDS,
     CheckPlanned,

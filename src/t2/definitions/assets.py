@@ -15,7 +15,8 @@ from typing import Any
 
 import dagster as dg
 
-from t2.definitions._dagster import Compute, assets_definition, quiet_preview_warnings, valid_tag_key
+from t2.definitions._dagster.assets import Compute, assets_definition, quiet_preview_warnings
+from t2.definitions._dagster.tags import valid_tag_key
 from t2.definitions.partitions import partition_mapping, partitions_def
 from t2.project.model import Column, Project, Source, Table, Test
 

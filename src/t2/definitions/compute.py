@@ -2,7 +2,7 @@
 
 A materialization is yielded the moment its partitions are in the warehouse, so that a crash keeps what has
 landed. Dagster would record all partitions of the run once more when the op gives its output; the output is
-therefore a silent one (`_dagster.silent_output`).
+therefore a silent one (`silent_output`).
 
 What reads a table in the same run is kept from partitions that failed a check. A check that blocks all
 readers fails the step, and Dagster skips what depends on it. A check that blocks named tables is looked up
@@ -12,13 +12,24 @@ what reads it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-from t2.definitions import _dagster
+from t2.definitions._dagster.assets import Compute, without_inputs
+from t2.definitions._dagster.events import (
+    AssetCheckEvaluation,
+    check_targets,
+    events_of_ancestors,
+    head,
+    is_retry,
+    output_name,
+    silent_output,
+    version_tags,
+)
+from t2.definitions._dagster.sqlite import one_transaction
 from t2.definitions.gates import closed
 from t2.errors import DbtError, NodeFailed, T2Error
 from t2.ledger.gates import with_rows
@@ -35,14 +46,14 @@ Key = str | None
 Event = Any  # what an op may yield: dg.AssetMaterialization, AssetCheckEvaluation, AssetObservation, Output
 
 
-def compute(project: Project, nodes: Mapping[str, Table | Source]) -> _dagster.Compute:
+def compute(project: Project, nodes: Mapping[str, Table | Source]) -> Compute:
     """Return the function that all ops of a project share; the op's name says which table it builds."""
 
     def run(context: dg.OpExecutionContext) -> Iterator[Event]:
         name = context.op_def.name
         yield from Step(project, nodes[name.removesuffix("__checks")], context).events()
 
-    return _dagster.without_inputs(run)
+    return without_inputs(run)
 
 
 class Step:
@@ -87,7 +98,7 @@ class Step:
         from t2.runtime import warehouse
         from t2.runtime.warm import Warm
 
-        as_of = _dagster.head(self.instance)
+        as_of = head(self.instance)
         self.left = list(keys)
         try:
             warm = Warm.of(self.project)
@@ -117,18 +128,18 @@ class Step:
 
         assert isinstance(self.node, Table)
         targets: dict[Key, Any] = {}
-        as_of = _dagster.head(self.instance)
+        as_of = head(self.instance)
         results = build(warm, self.node, keys, tests=self.tests, now=_now(), on_log=self._log)
-        for result in results:
+        for result in _together(results):
             if isinstance(result, Built):
-                with _dagster.one_transaction(self.instance):
+                with one_transaction(self.instance):
                     yield from self._materializations(result, as_of)
                 self.left = [key for key in self.left if key not in result.keys]
                 if self.tests:
-                    targets = _dagster.check_targets(self.instance, self.asset_key, result.keys)
-                    self.as_of = _dagster.head(self.instance)
+                    targets = check_targets(self.instance, self.asset_key, result.keys)
+                    self.as_of = head(self.instance)
                 # The next partition may read this one, so what it reads is as of now.
-                as_of = _dagster.head(self.instance) if self.left else as_of
+                as_of = head(self.instance) if self.left else as_of
             else:
                 yield from self._evaluations(result, targets)
 
@@ -137,9 +148,11 @@ class Step:
 
         targets: dict[Key, Any] = {}
         for key in keys:
-            targets |= _dagster.check_targets(self.instance, self.asset_key, [key])
-        self.as_of = _dagster.head(self.instance)
-        for result in check(warm, self.node, keys, tests=self.tests, now=_now(), on_log=self._log):
+            targets |= check_targets(self.instance, self.asset_key, [key])
+        self.as_of = head(self.instance)
+        results = check(warm, self.node, keys, tests=self.tests, now=_now(), on_log=self._log)
+        for result in _together(results):
+            assert isinstance(result, tuple)
             yield from self._evaluations(result, targets)
 
     def _log(self, level: str, text: str) -> None:
@@ -147,7 +160,7 @@ class Step:
             self.context.log.warning(text)
 
     def _materializations(self, built: Built, as_of: int) -> Iterator[dg.AssetMaterialization]:
-        tags = _dagster.version_tags(self.context, self.asset_key)
+        tags = version_tags(self.context, self.asset_key)
         for key in built.keys:
             yield dg.AssetMaterialization(
                 self.asset_key,
@@ -156,7 +169,12 @@ class Step:
                 tags=tags,
             )
 
-    def _evaluations(self, checked: Checked, targets: Mapping[Key, Any]) -> Iterator[Event]:
+    def _evaluations(self, results: Iterable[Checked], targets: Mapping[Key, Any]) -> Iterator[Event]:
+        with one_transaction(self.instance):
+            for checked in results:
+                yield from self._evaluation(checked, targets)
+
+    def _evaluation(self, checked: Checked, targets: Mapping[Key, Any]) -> Iterator[Event]:
         test, result = checked.test, checked.result
         metadata = _test_metadata(result, with_sql=not checked.passed or len(checked.keys) == 1)
         metadata["t2/test"] = test.unique_id
@@ -166,19 +184,18 @@ class Step:
         severity = _severity(test, result)
         if not checked.passed and severity is dg.AssetCheckSeverity.ERROR:
             self._take_failure(checked)
-        with _dagster.one_transaction(self.instance):
-            for key in checked.keys:
-                yield _dagster.AssetCheckEvaluation(
-                    asset_key=self.asset_key,
-                    check_name=test.name,
-                    passed=checked.passed,
-                    partition=key,
-                    blocking=test.blocking,
-                    severity=severity,
-                    description=None if checked.passed else result.message,
-                    metadata=metadata,
-                    target_materialization_data=targets.get(key),
-                )
+        for key in checked.keys:
+            yield AssetCheckEvaluation(
+                asset_key=self.asset_key,
+                check_name=test.name,
+                passed=checked.passed,
+                partition=key,
+                blocking=test.blocking,
+                severity=severity,
+                description=None if checked.passed else result.message,
+                metadata=metadata,
+                target_materialization_data=targets.get(key),
+            )
 
     def _take_failure(self, checked: Checked) -> None:
         """Remember a failed check that holds back all readers; say of any other whom it holds back."""
@@ -198,14 +215,14 @@ class Step:
                 metadata.setdefault(f"SQL of {checked.test.name}", _sql(checked.result.compiled_code))
         lines = [_text(checked, key) for checked, key in self.failed]
         more = [f"and {len(lines) - FOLD} more"] if len(lines) > FOLD else []
-        head = f"what reads {self.node.key} is held back by failed checks:"
-        return dg.Failure("\n".join([head, *lines[:FOLD], *more]), metadata=metadata)
+        summary = f"what reads {self.node.key} is held back by failed checks:"
+        return dg.Failure("\n".join([summary, *lines[:FOLD], *more]), metadata=metadata)
 
     def _skips(self) -> Iterator[dg.AssetObservation]:
         """Say of each partition that was left as it is why."""
         for key, why in self.skipped.items():
             self.context.log.warning(f"{self.node.key}{f' {key}' if key else ''} is not built: {why}")
-        with _dagster.one_transaction(self.instance):
+        with one_transaction(self.instance):
             for key, why in self.skipped.items():
                 yield dg.AssetObservation(
                     self.asset_key, partition=key, metadata={"t2/why": why}, tags={"t2/skipped": "true"}
@@ -221,7 +238,7 @@ class Step:
             "t2/as_of": as_of,
             "t2/code_version": self.node.code_version,
         }
-        with _dagster.one_transaction(self.instance):
+        with one_transaction(self.instance):
             for key in self.left:
                 yield dg.AssetObservation(
                     self.asset_key, partition=key, metadata=metadata, tags={"t2/failed": "true"}
@@ -235,17 +252,17 @@ class Step:
 
     def _outputs(self) -> Iterator[Event]:
         assets_def = self.context.assets_def
-        with _dagster.one_transaction(self.instance):
+        with one_transaction(self.instance):
             built = () if self.skipped else self.context.selected_asset_keys
             for key in (*built, *self.context.selected_asset_check_keys):
-                yield _dagster.silent_output(_dagster.output_name(assets_def, key))
+                yield silent_output(output_name(assets_def, key))
 
     def _landed_before(self) -> set[Key]:
         """Return the partitions that the runs retried by this one built and tested to the end."""
-        if not self.builds or len(self.keys) < 2 or not _dagster.is_retry(self.context.run):
+        if not self.builds or len(self.keys) < 2 or not is_retry(self.context.run):
             return set()
         assert isinstance(self.node, Table)
-        events = _dagster.events_of_ancestors(self.instance, self.context.run, self.asset_key)
+        events = events_of_ancestors(self.instance, self.context.run, self.asset_key)
         built, passed = set(), set()
         for event in events:
             if isinstance(event, dg.AssetMaterialization):
@@ -260,6 +277,28 @@ def _partition_keys(node: Table | Source, context: dg.OpExecutionContext) -> lis
     if node.partitioning is None or (not context.has_partition_key and not context.has_partition_key_range):
         return [None]
     return list(context.partition_keys)
+
+
+def _together(results: Iterable[Built | Checked]) -> Iterator[Built | tuple[Checked, ...]]:
+    """Put the checks together that screens proved at one time, so that their events are stored at once."""
+    from t2.runtime.build import Checked
+
+    proved: list[Checked] = []
+    try:
+        for result in results:
+            if isinstance(result, Checked) and result.screened:
+                proved.append(result)
+                continue
+            if proved:
+                yield tuple(proved)
+                proved = []
+            yield (result,) if isinstance(result, Checked) else result
+    except (NodeFailed, DbtError):  # the next statement's failure
+        if proved:
+            yield tuple(proved)
+        raise
+    if proved:
+        yield tuple(proved)
 
 
 def _contiguous(keys: Sequence[Key], all_keys: Sequence[Key]) -> Iterator[list[Key]]:

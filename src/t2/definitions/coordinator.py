@@ -21,7 +21,9 @@ from typing import Any
 
 import dagster as dg
 
-from t2.definitions._dagster import BACKFILL_TAG, PRIORITY_TAG, QueuedRunCoordinator, asset_metadata
+from t2.definitions._dagster.code_servers import asset_metadata
+from t2.definitions._dagster.runs import QueuedRunCoordinator
+from t2.definitions._dagster.tags import BACKFILL_TAG, PRIORITY_TAG
 from t2.planning.requests import BACKFILL_PRIORITY
 
 CONCURRENCY = "t2/concurrency"

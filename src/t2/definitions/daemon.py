@@ -14,7 +14,8 @@ import dagster as dg
 from dagster import DagsterRunStatus, RunsFilter
 
 from t2.definitions import quick_sqlite
-from t2.definitions._dagster import daemon_controller, keep_engines
+from t2.definitions._dagster.daemons import daemon_controller
+from t2.definitions._dagster.sqlite import keep_engines
 from t2.definitions.launcher import T2RunLauncher
 from t2.runtime import handover
 

@@ -19,18 +19,26 @@ from typing import Any
 
 import dagster as dg
 
-from t2.definitions import _dagster
-from t2.definitions._dagster import (
+from t2.definitions._dagster.plans import (
     ActiveExecution,
     DagsterEvent,
+    DagsterExecutionInterruptedError,
     ExecutionPlan,
     Executor,
     PlanExecutionContext,
     PlanOrchestrationContext,
-    Pools,
     RetryMode,
     StepExecutionContext,
+    active_execution,
+    capture_logs,
+    engine_event,
+    execute_step,
+    interrupt,
+    retries_config,
+    trigger_hooks,
+    with_resources,
 )
+from t2.definitions._dagster.pools import Pools
 
 DEFAULT_THREADS = 4
 # How often the main thread looks for a termination request while every step is busy.
@@ -56,7 +64,7 @@ def threads_executor(
                 default_value=None,
                 description="How many steps run at once; the threads of the dbt profile if not given.",
             ),
-            "retries": _dagster.retries_config(),
+            "retries": retries_config(),
         },
         requirements=[],
     )
@@ -95,11 +103,9 @@ class ThreadsExecutor(Executor):
         keys = execution_plan.step_keys_to_execute
         threads = min(self._threads or self._profile_threads(), len(keys)) if len(keys) > 1 else 1
         note = f"process {os.getpid()}, up to {threads} at once"
-        yield _dagster.engine_event(plan_context, f"Executing {len(keys)} steps in {note}.")
+        yield engine_event(plan_context, f"Executing {len(keys)} steps in {note}.")
 
-        yield from _dagster.with_resources(
-            plan_context, partial(_execute, threads=threads, limits=self._limits)
-        )
+        yield from with_resources(plan_context, partial(_execute, threads=threads, limits=self._limits))
 
     def _profile_threads(self) -> int:
         return self._default_threads() if self._default_threads else DEFAULT_THREADS
@@ -112,10 +118,8 @@ def _execute(
     limits: Mapping[str, Callable[[], int]],
 ) -> Iterator[DagsterEvent]:
     with ExitStack() as stack:
-        active, pools = stack.enter_context(
-            _dagster.active_execution(job_context, execution_plan, threads, limits)
-        )
-        yield from _dagster.capture_logs(job_context, execution_plan, stack)
+        active, pools = stack.enter_context(active_execution(job_context, execution_plan, threads, limits))
+        yield from capture_logs(job_context, execution_plan, stack)
         yield from Steps(job_context, active, pools, threads).events()
 
 
@@ -155,7 +159,7 @@ class Steps:
         if self._error is not None:
             raise self._error
         if self._interrupted:
-            raise _dagster.DagsterExecutionInterruptedError
+            raise DagsterExecutionInterruptedError
 
     @property
     def _stopping(self) -> bool:
@@ -176,7 +180,7 @@ class Steps:
     def _run(self, key: str, step_context: StepExecutionContext) -> None:
         error: BaseException | None = None
         try:
-            for event in _dagster.execute_step(step_context):
+            for event in execute_step(step_context):
                 self._queue.put((key, event))
         except BaseException as raised:
             error = raised
@@ -211,12 +215,12 @@ class Steps:
         for event in self._active.plan_events_iterator(self._context):
             running.events.append(event)
             yield event
-        yield from _dagster.trigger_hooks(running.context, running.events)
+        yield from trigger_hooks(running.context, running.events)
 
     def _interrupt(self) -> Iterator[DagsterEvent]:
         self._interrupted = True
         self._active.mark_interrupted()
         steps = ", ".join(self._running) or "none"
-        yield _dagster.engine_event(self._context, f"Interrupted; steps still running: {steps}.")
+        yield engine_event(self._context, f"Interrupted; steps still running: {steps}.")
         for running in self._running.values():
-            _dagster.interrupt(running.thread)
+            interrupt(running.thread)

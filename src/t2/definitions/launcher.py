@@ -23,13 +23,16 @@ from typing import Any
 import dagster as dg
 from dagster import DagsterInvariantViolationError, DagsterRun
 
-from t2.definitions import _dagster
-from t2.definitions._dagster import (
+from t2.definitions._dagster.runs import (
     CheckRunHealthResult,
     ConfigurableClassData,
     DefaultRunLauncher,
     LaunchRunContext,
     WorkerStatus,
+    location_of,
+    run_in_code_server,
+    serialized_ref,
+    server_id,
 )
 from t2.runtime import handover
 
@@ -100,13 +103,13 @@ class T2RunLauncher(DefaultRunLauncher):
 
     def _hand_over(self, context: LaunchRunContext) -> bool:
         run = context.dagster_run
-        location = _dagster.location_of(run)
+        location = location_of(run)
         if location is None or handover.find_worker(self.home, location) is None:
             return False
         request = {
             "run_id": run.run_id,
-            "instance": _dagster.serialized_ref(self._instance),
-            "generation": _dagster.server_id(context.workspace, location),
+            "instance": serialized_ref(self._instance),
+            "generation": server_id(context.workspace, location),
             "max_memory_mb": self._max_memory_mb,
         }
         try:
@@ -127,7 +130,7 @@ class T2RunLauncher(DefaultRunLauncher):
         if handover.run_pid(self.home, run_id) is None:
             return bool(super().terminate(run_id))  # type: ignore[no-untyped-call]
         self._instance.report_run_canceling(run)
-        location = _dagster.location_of(run)
+        location = location_of(run)
         worker = handover.find_worker(self.home, location) if location else None
         if worker is not None:
             try:
@@ -153,4 +156,4 @@ class T2RunLauncher(DefaultRunLauncher):
             return True
         if process := run.tags.get(PROCESS_TAG):
             return _is_alive(process)
-        return bool(_dagster.run_in_code_server(self._instance, run))
+        return bool(run_in_code_server(self._instance, run))

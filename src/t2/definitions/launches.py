@@ -11,12 +11,12 @@ from collections.abc import Iterator
 
 import dagster as dg
 
-from t2.definitions._dagster import (
+from t2.definitions._dagster.events import report_planned
+from t2.definitions._dagster.tags import (
     BACKFILL_TAG,
     PARTITION_RANGE_END_TAG,
     PARTITION_RANGE_START_TAG,
     PARTITION_TAG,
-    report_planned,
 )
 from t2.ledger.ledger import Ledger
 from t2.planning.grid import Grid

@@ -8,7 +8,7 @@ from datetime import datetime, timezone
 
 import dagster as dg
 
-from t2.definitions._dagster import DATA_VERSION_TAG
+from t2.definitions._dagster.tags import DATA_VERSION_TAG
 from t2.ledger.ledger import Ledger
 from t2.project.model import Project, Source
 

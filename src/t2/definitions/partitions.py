@@ -14,7 +14,7 @@ from functools import cache
 
 import dagster as dg
 
-from t2.definitions._dagster import PARTITION_RANGE_END_TAG, PARTITION_RANGE_START_TAG, PARTITION_TAG
+from t2.definitions._dagster.tags import PARTITION_RANGE_END_TAG, PARTITION_RANGE_START_TAG, PARTITION_TAG
 from t2.planning.grid import DAY_FORMAT, HOUR_FORMAT, Grid
 from t2.project.model import Grain, Partitioning
 

@@ -10,7 +10,7 @@ from datetime import datetime, timezone
 
 import dagster as dg
 
-from t2.definitions._dagster import PARTITION_RANGE_END_TAG, PARTITION_RANGE_START_TAG
+from t2.definitions._dagster.tags import PARTITION_RANGE_END_TAG, PARTITION_RANGE_START_TAG
 from t2.definitions.launches import Launches
 from t2.definitions.partitions import partition_tags
 from t2.ledger.backfills import BackfillState

@@ -6,7 +6,7 @@ last connection makes when it closes), and 50 ms of reading ninety migration fil
 
 What is given up: after a power failure the last seconds of events may be missing; the files stay consistent,
 and the partitions built then are built again. A killed process loses no event that it has stored; those that
-`_dagster.one_transaction` still holds, a statement's worth, go with it, and their partitions are built again.
+`one_transaction` still holds, a statement's worth, go with it, and their partitions are built again.
 """
 
 from __future__ import annotations

@@ -35,7 +35,7 @@ def main() -> int:
             print(f"the project was edited and cannot be loaded; what was loaded before goes on\n{error}")
             return 1
         tables = f": {len(project.tables)} tables"
-    from t2.definitions._dagster import reload_code_server
+    from t2.definitions._dagster.code_servers import reload_code_server
 
     if broken := reload_code_server(options.socket):
         print(f"the code location cannot be loaded any more\n{broken}")

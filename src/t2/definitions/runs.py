@@ -12,7 +12,7 @@ from typing import Any
 import dagster as dg
 
 from t2.definitions import quick_sqlite
-from t2.definitions._dagster import keep_engines
+from t2.definitions._dagster.sqlite import keep_engines
 from t2.definitions.build import build_defs
 from t2.definitions.gates import BUILT_BEFORE
 from t2.definitions.launcher import in_process_tags

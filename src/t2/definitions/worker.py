@@ -77,7 +77,8 @@ def _record_projects() -> list[Project]:
 
 def _load(options: argparse.Namespace, projects: list[Project]) -> str | None:
     """Load Dagster and the definitions; return the traceback if the code cannot be loaded."""
-    from t2.definitions._dagster import keep_engines, load_code_location
+    from t2.definitions._dagster.code_servers import load_code_location
+    from t2.definitions._dagster.sqlite import keep_engines
 
     quick_sqlite.keep_migrations()
     keep_engines()
@@ -112,7 +113,7 @@ def _load_dbt(projects: list[Project]) -> None:
 
 def _run(request: Request) -> None:
     """Execute a run; what it prints is in its compute logs, not in the worker's."""
-    from t2.definitions._dagster import execute_run
+    from t2.definitions._dagster.runs import execute_run
 
     with _silence(), _quick_storage():
         execute_run(request["instance"], request["run_id"])
@@ -120,7 +121,7 @@ def _run(request: Request) -> None:
 
 def _fail(request: Request, cause: str) -> None:
     """Record why a run failed whose process is gone."""
-    from t2.definitions._dagster import close_run
+    from t2.definitions._dagster.runs import close_run
 
     with _quick_storage():
         close_run(request["instance"], request["run_id"], cause)

@@ -138,7 +138,8 @@ def _test(
     warm: Warm, node: Table | Source, keys: tuple[Key, ...], tests: tuple[Test, ...], on_log: OnLog | None
 ) -> Iterator[Checked]:
     proofs = screens.prove(warm, node, keys, tests)
-    for test in tests:
+    # First what is proved already: it can be reported at once.
+    for test in sorted(tests, key=lambda test: test.unique_id not in proofs):
         if test.unique_id in proofs:
             yield from _screened(warm, node, test, keys, proofs[test.unique_id], on_log)
             continue
