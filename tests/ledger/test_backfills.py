@@ -11,7 +11,8 @@ from tests.ledger.event_log import create_log, write
 from tests.ledger.projects import DAYS, NOW, project, source, table
 
 from t2.errors import NotFound
-from t2.ledger.backfills import Backfills, Span
+from t2.ledger.backfill_store import Backfills
+from t2.ledger.backfills import Span
 from t2.ledger.events import Materialized
 from t2.ledger.ledger import Ledger
 

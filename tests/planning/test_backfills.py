@@ -10,9 +10,9 @@ import numpy as np
 from tests.planning.projects import blank, by, fail, land, project, source, table, utc
 from tests.planning.test_planner import outcomes, runs
 
-from t2.planning.asking import count_runs
 from t2.planning.grid import Grid
 from t2.planning.planner import plan
+from t2.planning.preview import count_runs
 from t2.planning.reasons import verdict
 from t2.planning.state import State, Wanted
 from t2.planning.verdict import Outcome

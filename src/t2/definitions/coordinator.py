@@ -10,8 +10,8 @@ In dagster.yaml:
 
 Dagster's own backfills submit all their runs at once. Each gets a tag that says how many runs of its table
 may be in progress, by which Dagster's tag concurrency limits hold the others back, and a priority below
-everything else's. One slot of the queue is never a backfill's. With Dagster's QueuedRunCoordinator instead,
-they work without these limits.
+everything else's. Those of `t2 backfill` get the same tag, so that both count together. One slot of the queue
+is never a backfill's. With Dagster's QueuedRunCoordinator instead, they work without these limits.
 """
 
 from __future__ import annotations
@@ -27,6 +27,8 @@ from t2.definitions._dagster.tags import BACKFILL_TAG, PRIORITY_TAG
 from t2.planning.requests import BACKFILL_PRIORITY
 
 CONCURRENCY = "t2/concurrency"
+# Every run of a backfill has this tag; its value is the id, a number if it is one of `t2 backfill`.
+BACKFILL = "t2/backfill"
 AT_MOST = "t2/at_most_"
 # More runs of one table at once than this are not limited.
 HIGHEST_LIMIT = 64
@@ -43,19 +45,19 @@ class T2RunCoordinator(QueuedRunCoordinator):
             for limit in range(1, HIGHEST_LIMIT + 1)
         ]
         if config.max_concurrent_runs > 1:
-            for key in (BACKFILL_TAG, "t2/backfill"):
-                own.append({"key": key, "limit": config.max_concurrent_runs - 1})
+            own.append({"key": BACKFILL, "limit": config.max_concurrent_runs - 1})
         return config._replace(tag_concurrency_limits=[*config.tag_concurrency_limits, *own])
 
     def submit_run(self, context: Any) -> dg.DagsterRun:
-        """Tag a run of one of Dagster's backfills, and queue it."""
+        """Tag a run of a backfill, and queue it."""
         run = context.dagster_run
-        if BACKFILL_TAG in run.tags:
+        backfill = run.tags.get(BACKFILL, run.tags.get(BACKFILL_TAG))
+        if backfill is not None:
             keys = run.asset_selection or ()
             tags = limits(keys, lambda key: asset_metadata(context.workspace, key, CONCURRENCY))
-            if PRIORITY_TAG not in run.tags:
-                tags[PRIORITY_TAG] = str(BACKFILL_PRIORITY)
-            self._instance.add_run_tags(run.run_id, tags)
+            tags |= {BACKFILL: backfill, PRIORITY_TAG: str(BACKFILL_PRIORITY)}
+            missing = {name: value for name, value in tags.items() if name not in run.tags}
+            self._instance.add_run_tags(run.run_id, missing)
         return super().submit_run(context)
 
 

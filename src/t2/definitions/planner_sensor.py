@@ -16,8 +16,9 @@ from t2.definitions.partitions import partition_tags
 from t2.ledger.backfills import BackfillState
 from t2.ledger.ledger import Ledger
 from t2.planning.daily import CheckRequest, daily_checks
+from t2.planning.packing import packed
 from t2.planning.planner import MAX_REQUESTS, Plan, plan
-from t2.planning.progress import has_ended, lengths, progress, totals
+from t2.planning.progress import has_ended, totals
 from t2.planning.state import State
 from t2.planning.verdict import Request
 from t2.project.model import Project
@@ -79,7 +80,7 @@ class Planner:
         """Yield what the last plan asks for: runs that build, and the daily checks that are due."""
         if self._plan is None:
             return
-        for request in self._plan.requests:
+        for request in packed(self.project, self._plan.requests):
             yield run_request(request, self._checks(request))
         due, self._next_daily = daily_checks(self.project, self._plan.state, self._plan.now)
         fresh = [wanted for wanted in due if wanted.run_key not in self._checked]
@@ -109,7 +110,7 @@ def end_backfills(ledger: Ledger, planned: Plan) -> bool:
     """Say of each backfill of which nothing moves any more what became of it; tell if there was one."""
     ended = False
     for backfill in ledger.planned_backfills:
-        parts = progress(planned, backfill.wanted(planned.project, lengths(planned)))
+        parts = backfill.progress(planned)
         if has_ended(planned, parts):
             counts = totals(parts)
             done = not counts["failed"] and not counts["left"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -114,21 +114,6 @@ class LocalRuns:
             return {}
         grid = Grid.of(partitioning)
         return partition_tags(grid.key(step.first), grid.key(step.last))
-
-
-def cancel_runs(project: Project, tags: Mapping[str, str]) -> int:
-    """Cancel the runs with some tags that have not ended; return how many."""
-    os.environ["DAGSTER_HOME"] = str(prepare_home(Path(project.root)))
-    with dg.DagsterInstance.get() as instance:
-        queued = [dg.DagsterRunStatus.NOT_STARTED, dg.DagsterRunStatus.QUEUED]
-        started = [dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED]
-        runs = instance.get_runs(dg.RunsFilter(tags=dict(tags), statuses=[*queued, *started]))
-        for run in runs:
-            if run.status in queued:
-                instance.report_run_canceled(run, "Canceled with its backfill.")
-            else:
-                instance.run_launcher.terminate(run.run_id)
-        return len(runs)
 
 
 def _left_out(result: dg.ExecuteInProcessResult) -> str | None:

@@ -1,9 +1,9 @@
-"""How long recent builds of a table took, read from Dagster's event log."""
+"""How long recent builds of a table took, read from Dagster's event log, and how long others will take."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 from typing import Any
@@ -12,6 +12,8 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from t2.ledger.schema import event_logs, partitions, runs, targets
+from t2.planning.preview import Part
+from t2.project.model import Project, Table
 
 RECENT = 50
 _METADATA = ("t2/execution_seconds", "t2/partitions_built_together", "t2/rows_affected")
@@ -29,6 +31,33 @@ class Pace:
     rows: float | None = None
     bytes: float | None = None
     run_seconds: float = 0.0
+
+
+def at_once(table: Table) -> int:
+    """Return how many runs of a table may be active at once."""
+    return 1 if table.reads_itself else table.backfill.concurrency
+
+
+def seconds_alone(table: Table, part: Part, pace: Pace) -> float | None:
+    """Estimate what a table's part of a backfill takes by itself."""
+    if pace.seconds is None:
+        return None
+    return (part.partitions * pace.seconds + part.runs * pace.run_seconds) / at_once(table)
+
+
+def seconds_in_all(
+    project: Project, parts: Sequence[Part], paces: Mapping[str, Pace], slots: int
+) -> float | None:
+    """Estimate what all parts take: as long as the slowest, or as all of them in so many slots for runs."""
+    each = []
+    for part in parts:
+        table = project.tables[part.table]
+        if part.partitions:
+            each.append((at_once(table), seconds_alone(table, part, paces[part.table])))
+    known = [(runs, seconds) for runs, seconds in each if seconds is not None]
+    if not each or len(known) < len(each):
+        return None
+    return max(*(seconds for _, seconds in known), sum(runs * seconds for runs, seconds in known) / slots)
 
 
 def pace(connection: Connection, table: str) -> Pace:

@@ -16,7 +16,8 @@ from sqlalchemy.engine import URL, Connection
 from t2.ledger import history, log, wipes
 from t2.ledger.apply import apply
 from t2.ledger.arrays import Arrays
-from t2.ledger.backfills import Backfill, Backfills, wanted
+from t2.ledger.backfill_store import Backfills
+from t2.ledger.backfills import Backfill, wanted
 from t2.ledger.durations import Pace, pace
 from t2.ledger.events import Event, parse
 from t2.ledger.gates import Gate, gates

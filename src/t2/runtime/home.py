@@ -173,6 +173,15 @@ def uses_worker(home: Home) -> bool:
     return "T2RunLauncher" in home.config.read_text()
 
 
+def run_slots(home: Home) -> int:
+    """Return how many runs Dagster has at once; without a limit, 10 as in its own default."""
+    config = yaml.safe_load(home.config.read_text()) or {}
+    coordinator = (config.get("run_coordinator") or {}).get("config") or {}
+    runs = (config.get("concurrency") or {}).get("runs") or {}
+    slots = runs.get("max_concurrent_runs", coordinator.get("max_concurrent_runs"))
+    return slots if isinstance(slots, int) and slots > 0 else 10
+
+
 def has_storage(home: Home) -> bool:
     """Whether Dagster's SQLite files were made to the end; True for a storage that is none of SQLite's."""
     config = yaml.safe_load(home.config.read_text()) or {}

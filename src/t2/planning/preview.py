@@ -1,76 +1,23 @@
-"""What a person asks to be built again: which partitions, what is downstream, and what it takes."""
+"""What a backfill would do: how many partitions and runs of which tables, and what follows it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from t2.planning.backfills import Backlog
-from t2.planning.grid import Grid, Ints
-from t2.planning.inputs import Bools, joins, range_any, window_of
+from t2.planning.choosing import Chosen, ranges
+from t2.planning.grid import Ints
+from t2.planning.inputs import Bools, joins
 from t2.planning.planner import Plan, plan
 from t2.planning.requests import cut
 from t2.planning.state import State, Wanted
-from t2.planning.verdict import BLOCKED, FAILED, WAITING
+from t2.planning.verdict import WAITING
 from t2.project.model import Project, Table
 
-Chosen = dict[str, Bools]
 NO_LIMIT = 10**9
-
-
-def every(plan: Plan, key: str) -> Bools:
-    """Choose all partitions of a table that are due."""
-    return np.ones(plan.state.tables[key].count, np.bool_)
-
-
-def missing(plan: Plan, key: str) -> Bools:
-    """Choose the partitions of a table that were never built."""
-    found: Bools = plan.state.tables[key].landed_id == 0
-    return found
-
-
-def failed(plan: Plan, key: str) -> Bools:
-    """Choose the partitions of a table whose newest attempt failed, or that a failed check blocks."""
-    past = plan.state.tables[key]
-    outcomes = plan.outcomes[key]
-    found: Bools = (past.failed_id > 0) | past.blocked | (outcomes == FAILED) | (outcomes == BLOCKED)
-    return found
-
-
-def with_downstream(project: Project, plan: Plan, chosen: Chosen, roots: Sequence[str]) -> Chosen:
-    """Add the partitions that read what is chosen of `roots`, however far down; views are looked through.
-
-    Unpartitioned tables that build by themselves are left out: they follow when the backfill is over.
-    """
-    reached = set(roots)
-    found = {key: flags.copy() for key, flags in chosen.items()}
-    for table in project.tables.values():
-        count = plan.state.tables[table.key].count
-        hit = found.get(table.key, np.zeros(count, np.bool_))
-        for upstream in table.upstreams:
-            if upstream.key in reached and upstream.key != table.key and found[upstream.key].any():
-                hit |= _readers(project, table, upstream.key, upstream.lookback, found[upstream.key], count)
-        if table.is_view or not hit.any():
-            continue
-        if table.partitioning is None and table.automation == "eager" and table.key not in chosen:
-            continue
-        if any(up.key in reached for up in table.upstreams):
-            if table.reads_itself:
-                hit[int(np.argmax(hit)) :] = True
-            reached.add(table.key)
-            found[table.key] = hit
-    return found
-
-
-def _readers(project: Project, table: Table, key: str, lookback: int, read: Bools, count: int) -> Bools:
-    node = project.node(key)
-    if table.partitioning is None or node.partitioning is None:
-        return np.full(count, table.partitioning is None)
-    edges = [up for up in table.upstreams if up.key == key and up.lookback == lookback]
-    low, high = window_of(project, table, edges[0], count)
-    return range_any(read, low, high)
 
 
 @dataclass(frozen=True)
@@ -109,27 +56,22 @@ class Preview:
         return sum(part.partitions for part in self.parts)
 
 
-def preview(project: Project, state: State, now: Plan, chosen: Chosen, explicit: frozenset[str]) -> Preview:
-    """Work out what a backfill of the chosen partitions does; `explicit` were named partition by partition.
+def preview(now: Plan, chosen: Chosen, *, named: bool) -> Preview:
+    """Work out what a backfill of the chosen partitions does; `named`: one by one, not by a rule or range.
 
-    Left out is what the planner builds anyway (the newest partition, where it has not landed yet), what a
-    running backfill still has to build, and what waits for something that nobody builds.
+    Left out is what the planner builds anyway (the newest partition, where it has not landed yet, unless it
+    was named), what a running backfill still has to build, and what waits for something that nobody builds.
     """
+    project, state = now.project, now.state
     left: dict[str, dict[str, int]] = {}
     taken: Chosen = {}
     for key, flags in chosen.items():
-        past = state.tables[key]
-        table = project.tables[key]
-        newest = np.zeros(past.count, np.bool_)
-        if table.partitioning is not None and table.automation == "eager" and key not in explicit:
-            newest[-1:] = past.landed_id[-1:] == 0
-        old = state.wanted.get(key)
-        theirs = (old.backfill > 0) & (old.since > past.as_of) & (past.active == 0) if old else newest & False
+        current, theirs = _current(now, key) & (not named), _asked_already(state, key)
         left[key] = {
-            "is current: the planner builds it": int((flags & newest).sum()),
-            "in a backfill that runs": int((flags & theirs & ~newest).sum()),
+            "is current: the planner builds it": int((flags & current).sum()),
+            "in a backfill that runs": int((flags & theirs & ~current).sum()),
         }
-        taken[key] = flags & ~newest & ~theirs
+        taken[key] = flags & ~current & ~theirs
     tentative = plan(project, with_wanted(state, taken), now.now, max_requests=0)
     for key, flags in taken.items():
         outcome = tentative.outcomes[key]
@@ -143,6 +85,24 @@ def preview(project: Project, state: State, now: Plan, chosen: Chosen, explicit:
         if key in taken
     )
     return Preview(parts, runs, tuple(_followers(project, taken)))
+
+
+def _current(now: Plan, key: str) -> Bools:
+    """Return where the newest partition is that the planner builds by itself and that has not landed yet."""
+    past, table = now.state.tables[key], now.project.tables[key]
+    found = np.zeros(past.count, np.bool_)
+    if table.partitioning is not None and table.automation == "eager":
+        found[-1:] = past.landed_id[-1:] == 0
+    return found
+
+
+def _asked_already(state: State, key: str) -> Bools:
+    """Return what a running backfill still has to build and has not begun to."""
+    past, wanted = state.tables[key], state.wanted.get(key)
+    if wanted is None:
+        return np.zeros(past.count, np.bool_)
+    owed: Bools = (wanted.backfill > 0) & (wanted.since > past.as_of) & (past.active == 0)
+    return owed
 
 
 def with_wanted(state: State, chosen: Chosen) -> State:
@@ -191,16 +151,3 @@ def _followers(project: Project, taken: Chosen) -> Iterator[str]:
             if any(counts):
                 reached.add(table.key)
                 yield table.key
-
-
-def ranges(flags: Bools) -> tuple[tuple[int, int], ...]:
-    """Return the stretches that are set, as (first, last) numbers."""
-    edges = np.flatnonzero(np.diff(np.pad(flags.astype(np.int8), 1))).reshape(-1, 2)
-    return tuple((int(low), int(high) - 1) for low, high in edges.tolist())
-
-
-def keys(project: Project, key: str, first: int, last: int) -> tuple[str, str]:
-    """Return the partition keys of a range, "" for a table without partitions."""
-    partitioning = project.tables[key].partitioning
-    grid = Grid.of(partitioning) if partitioning else None
-    return (grid.key(first), grid.key(last)) if grid else ("", "")
