@@ -16,6 +16,7 @@ from t2.definitions.partitions import partition_tags
 from t2.ledger.backfills import BackfillState
 from t2.ledger.ledger import Ledger
 from t2.planning.daily import CheckRequest, daily_checks
+from t2.planning.packing import packed
 from t2.planning.planner import MAX_REQUESTS, Plan, plan
 from t2.planning.progress import has_ended, totals
 from t2.planning.state import State
@@ -51,9 +52,9 @@ class Planner:
         self.ledger.follow()
         if self._launches.complete(instance):
             self.ledger.follow()
-        self._plan = plan(self.project, self._state(now), now)
+        self._plan = plan(self.project, self._state(now), now, last=self._plan)
         if end_backfills(self.ledger, self._plan):
-            self._plan = plan(self.project, self._state(now), now)
+            self._plan = plan(self.project, self._state(now), now, last=self._plan)
         return self._plan
 
     def _state(self, now: datetime) -> State:
@@ -79,7 +80,7 @@ class Planner:
         """Yield what the last plan asks for: runs that build, and the daily checks that are due."""
         if self._plan is None:
             return
-        for request in self._plan.requests:
+        for request in packed(self.project, self._plan.requests):
             yield run_request(request, self._checks(request))
         due, self._next_daily = daily_checks(self.project, self._plan.state, self._plan.now)
         fresh = [wanted for wanted in due if wanted.run_key not in self._checked]

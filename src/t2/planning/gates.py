@@ -40,6 +40,10 @@ class Gates:
         if passed:
             self._passed_on[node.key] = passed
 
+    def bars(self, key: str) -> bool:
+        """Whether a node passes anything on to its readers."""
+        return key in self._passed_on
+
     def causes(self, state: State, key: str, index: int) -> list[tuple[str, int]]:
         """Return the partitions, however far up, on which a check failed that closes a table's partition."""
         found: set[tuple[str, int]] = set()
@@ -50,7 +54,7 @@ class Gates:
             for upstream in table.upstreams:
                 passed = self._passed_on.get(upstream.key, {}).get(key)
                 if upstream.key == reader:  # as in `_reads`: also what is not there or built anew
-                    passed = _either(passed, self._read[reader].get(key))
+                    passed = _either(passed, self._read.get(reader, {}).get(key))
                     passed = _either(passed, state.tables[reader].barred.get(key))
                 parts = [] if passed is None else self._numbers(table, upstream, number, passed)
                 for part in ((upstream.key, i) for i in parts):
