@@ -30,6 +30,16 @@ class Settled:
     stuck: Bools
     ready: Bools
 
+    def is_as(self, other: Settled) -> bool:
+        """Whether readers see the same: one state, equal arrays."""
+        return (
+            self.state is other.state
+            and np.array_equal(self.usable, other.usable)
+            and np.array_equal(self.busy, other.busy)
+            and np.array_equal(self.stuck, other.stuck)
+            and np.array_equal(self.ready, other.ready)
+        )
+
 
 @dataclass
 class Inputs:

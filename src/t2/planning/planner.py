@@ -148,17 +148,18 @@ class _Tick:
     def table(self, table: Table) -> None:
         """Find the outcome of every partition of a table, as if there were room for all that is ready."""
         past = self.state.tables[table.key]
-        self.due[table.key] = self._window_end(table)
         wanted = self.state.wanted.get(table.key)
         if wanted is not None:
+            self.due[table.key] = self._window_end(table)
             self._backfilled(table, past, wanted)
             return
         seen, code = self._sees(table, past), self.state.code_id(table.code_version)
         kept = self.before.get(table.key)
-        if seen is None or kept is None or not kept.holds(seen, code, self.epoch):
-            self._worked_out(table, past)
-        else:
-            self._taken_over(table, kept)
+        if seen is not None and kept is not None and kept.holds(seen, code, self.epoch):
+            self._take_over(table, kept)
+            return
+        self.due[table.key] = self._window_end(table)
+        self._work_out(table, past, kept)
         if seen is not None:
             self.kept[table.key] = Kept(
                 seen,
@@ -178,7 +179,8 @@ class _Tick:
             return None
         return (past, *(self.outside[key] for key in keys))
 
-    def _taken_over(self, table: Table, kept: Kept) -> None:
+    def _take_over(self, table: Table, kept: Kept) -> None:
+        self.kept[table.key] = kept
         assert kept.outcome is not None
         assert kept.changed is not None
         assert kept.newest is not None
@@ -188,15 +190,17 @@ class _Tick:
         self.settled[table.key] = self.outside[table.key] = kept.offered
         self.due[table.key] = kept.due
 
-    def _worked_out(self, table: Table, past: TableState) -> None:
+    def _work_out(self, table: Table, past: TableState, kept: Kept | None) -> None:
         inputs = self._inputs(table, past, self.outside, past.landed_id)
         changed = self._changed(table, past, inputs)
         outcome = self._rules(table, past, inputs, changed)
         if table.reads_itself and table.automation == "eager":
             in_order(table, past, inputs, outcome, changed)
         acts = np.full(past.count, table.automation == "eager" and not table.is_view)
-        self.settled[table.key] = self._settle(table, inputs, outcome, changed, acts)
-        self.outside[table.key] = self.settled[table.key]
+        settled = self._settle(table, inputs, outcome, changed, acts)
+        if kept is not None and kept.offered.is_as(settled):
+            settled = kept.offered  # so that what reads the table can keep its part
+        self.settled[table.key] = self.outside[table.key] = settled
 
     def _backfilled(self, table: Table, past: TableState, wanted: Wanted) -> None:
         """Do the same for a table of which backfills want something."""
