@@ -58,7 +58,11 @@ def test_a_plan_is_the_same_with_and_without_the_last_one(seed: int, size: int) 
 def test_a_table_of_which_nothing_changed_keeps_its_part() -> None:
     hours = by(Grain.HOUR)
     made = project(
-        source("s", hours), table("a", hours, "raw/s"), table("b", hours), table("c", hours, "m/a")
+        source("s", hours),
+        table("a", hours, "raw/s"),
+        table("b", hours),
+        table("c", hours, "m/a"),
+        table("d", hours, "m/c"),
     )
     now = utc(2024, 3, 4, 3)
     state = blank(made, now)
