@@ -35,7 +35,6 @@ from t2.ledger.storage import locate
 from t2.project.model import Grain, Project, Table
 
 PATIENCE = 3600
-QUIET_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
@@ -103,7 +102,8 @@ def day(size: Shape, project: Project, family: Family, hours: int) -> Day:
     later = [key for key, table in project.tables.items() if _grain(table) is not Grain.HOUR]
     later = [key for key in later if not project.tables[key].is_view]
     ledger = Ledger(locate(Path(family.instance.root_directory)))
-    _settle(family, ledger)
+    _wait(family, ledger, _views(project), "", 0)
+    family.settle(PATIENCE)
     since, head = time.time(), ledger.head()
     with Watch(project.root) as watch:
         started, took = time.monotonic(), []
@@ -141,14 +141,13 @@ def _grain(table: Table) -> Grain | None:
     return table.partitioning.grain if table.partitioning else None
 
 
-def _settle(family: Family, ledger: Ledger) -> None:
-    """Wait until nothing has happened for a while: the views are then there."""
-    head, quiet_since = 0, time.monotonic()
-    while time.monotonic() - quiet_since < QUIET_SECONDS:
-        family.settle(PATIENCE)
-        if (now := ledger.head()) != head:
-            head, quiet_since = now, time.monotonic()
-        time.sleep(0.25)
+def _views(project: Project) -> list[str]:
+    """Return the views that are built although no source has landed yet."""
+    built: list[str] = []
+    for key, table in project.tables.items():
+        if table.is_view and all(up.key in built or up.key in project.sources for up in table.upstreams):
+            built.append(key)
+    return built
 
 
 def _wait(family: Family, ledger: Ledger, keys: list[str], partition: str, since: int) -> None:
@@ -167,7 +166,7 @@ def _wait(family: Family, ledger: Ledger, keys: list[str], partition: str, since
         with ledger.engine.connect() as connection:
             return connection.scalar(query) == len(keys)
 
-    wait_for(landed, PATIENCE, f"{len(keys)} tables to land {partition}")
+    wait_for(landed, PATIENCE, f"{len(keys)} tables to land {partition}", every=0.5)
 
 
 if __name__ == "__main__":

@@ -99,13 +99,13 @@ class Family:
         return event if event and event.timestamp > instant else None
 
 
-def wait_for(look: Callable[[], object], patience: float, what: str) -> object:
-    """Return the first true answer, looking every 50 ms; CommandError after `patience` seconds."""
+def wait_for(look: Callable[[], object], patience: float, what: str, every: float = 0.05) -> object:
+    """Return the first true answer, looking `every` so many seconds; CommandError after `patience` seconds."""
     end = time.monotonic() + patience
     while time.monotonic() < end:
         if answer := look():
             return answer
-        time.sleep(0.05)
+        time.sleep(every)
     raise CommandError(f"waited {patience:g} s for {what}")
 
 
@@ -123,12 +123,18 @@ def stock_family(project: Path, home: Path, patience: float) -> Iterator[Family]
 
 
 @contextmanager
-def t2_family(project: Path, home: Path, patience: float) -> Iterator[Family]:
-    """Run `t2 dev` without its web server, with nothing left of an earlier one, until the block ends."""
+def t2_family(
+    project: Path, home: Path, patience: float, before: Callable[[], None] = lambda: None
+) -> Iterator[Family]:
+    """Run `t2 dev` without its web server until the block ends.
+
+    Nothing is left of an earlier one; `before` is called when that is removed.
+    """
     state = project / ".t2"
     if pid := running_family(home_of(project)):
         raise CommandError(f"t2 dev runs for {project} already: end process {pid}")
     shutil.rmtree(state, ignore_errors=True)
+    before()
     env = environment()
     env.pop("DAGSTER_HOME", None)
     t2 = str(Path(sys.executable).parent / "t2")

@@ -33,7 +33,11 @@ OUTSIDE = {
 PRIVATE = {
     re.compile(r"^dagster(_\w+)?\._"): {"definitions/_dagster/"},
     # The warehouse server needs no more of dbt than its adapter.
-    re.compile(r"^dbt(_common)?\.(?!cli\.main$)"): {"runtime/_dbt.py", "runtime/_dbt_duckdb.py"},
+    re.compile(r"^dbt(_common)?\.(?!cli\.main$)"): {
+        "runtime/_dbt.py",
+        "runtime/_dbt_duckdb.py",
+        "runtime/_dbt_events.py",
+    },
 }
 HOMES = set().union(*PRIVATE.values())
 

@@ -136,6 +136,39 @@ def test_macros_are_compiled_once_for_all(warm: Warm) -> None:
     assert len(template_cache.file_cache) == compiled
 
 
+def test_events_for_debugging_are_messages_when_somebody_looks(warm: Warm) -> None:
+    from dbt.adapters.events.types import SQLQuery
+    from dbt_common.events.base_types import msg_from_base_event
+
+    event = SQLQuery(conn_name="c", sql="select 1", node_info={"node_name": "n"})
+    assert "pb_msg" not in vars(event)
+    assert event.message() == "On c: select 1"
+    assert event.sql == "select 1"
+    event.conn_name = "d"
+    assert msg_from_base_event(event).data.conn_name == "d"
+
+
+def test_only_what_a_listener_wants_is_fired(warm: Warm) -> None:
+    from dbt.events.types import JinjaLogDebug, JinjaLogInfo, JinjaLogWarning
+    from dbt_common.events.base_types import EventLevel
+    from dbt_common.events.event_manager import EventManager
+
+    from t2.runtime._dbt_events import fire_loud_events_only
+
+    manager, heard = EventManager(), []
+    manager.add_callback(heard.append)
+    fire_loud_events_only(manager, heard.append)
+    manager.fire_event(JinjaLogDebug(msg="debug"))
+    manager.fire_event(JinjaLogInfo(msg="info"))
+    manager.fire_event(JinjaLogInfo(msg="quiet info"), level=EventLevel.DEBUG)
+    manager.fire_event(JinjaLogWarning(msg="warning"))
+    assert [event.info.msg for event in heard] == ["info", "warning"]
+    others: list[object] = []
+    manager.callbacks = [others.append]  # somebody else's, who may want everything
+    manager.fire_event(JinjaLogDebug(msg="debug"))
+    assert len(others) == 1
+
+
 def test_arguments_of_tests_without_jinja_are_left_as_they_are() -> None:
     """What `_is_plain` spares dbt: a template for each of them."""
     from dbt.clients.jinja import get_rendered

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import dbt.adapters.cache
+import dbt_common.clients.agate_helper  # noqa: F401 - dbt imports it with the first statement
 from dbt.adapters.factory import FACTORY
 from dbt.adapters.reference_keys import _ReferenceKey, lowercase
 from dbt.adapters.sql.connections import SQLConnectionManager
@@ -48,6 +49,7 @@ from dbt_common.exceptions import DbtBaseException, DbtRuntimeError
 
 from t2.errors import DbtError
 from t2.project.model import Project
+from t2.runtime import _dbt_events
 
 __all__ = ["Dbt", "DbtBaseException", "is_local", "read_credentials"]
 
@@ -67,6 +69,7 @@ class Dbt:
         self._lock = threading.RLock()
         self._schemas: set[Any] = set()
         self._macro_context: dict[str, Any] | None = None
+        _dbt_events.make_debug_events_lazily()
         set_invocation_context({})
         get_invocation_context()._env = dict(os.environ)
         with _globals:
@@ -83,12 +86,26 @@ class Dbt:
             FACTORY.adapters[self.config.credentials.type] = self._adapter
             self.config.target_path = target_path
 
-    def compile_macros(self) -> None:
-        """Compile all macros, which dbt does one by one as they are called."""
+    def prepare(self) -> None:
+        """Do once what dbt does in each process as its first nodes come: compile macros, find references."""
         for macro in self.manifest.macros.values():
             template_cache.get_node_template(macro)
         with self._lock:
             self._context_of_macros()
+        lookups = (self.manifest.ref_lookup, self.manifest.source_lookup)
+        models = (node for node in self.manifest.nodes.values() if node.resource_type == "model")
+        if all(lookups) and (model := next(models, None)) is not None:
+            self._rehearse(copy.deepcopy(model))
+
+    def _rehearse(self, model: Any) -> None:
+        """Compile a model without its SQL, which could ask the warehouse; classes get their methods."""
+        model.raw_code, model.language = "select 1", "sql"
+        model.compiled = False
+        runner = self._runner(self.config, model, None)
+        runner.compile(self.manifest)
+        relation = self._relation(model)
+        for made in (model, relation, relation.information_schema()):
+            made.to_dict(omit_none=False)
 
     def copy(self, unique_id: str) -> Any:
         """Return a copy of a node: compiling changes it."""
@@ -271,6 +288,7 @@ class Dbt:
         manager = get_event_manager()
         if self._on_event not in manager.callbacks or manager.loggers:
             setup_event_logger(self._flags, callbacks=[self._on_event])
+            _dbt_events.fire_loud_events_only(manager, self._on_event)
 
     def _runner(self, config: Any, node: Any, batch: tuple[datetime, datetime] | None) -> Any:
         if batch is None:
