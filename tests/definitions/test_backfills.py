@@ -24,8 +24,9 @@ from dagster._daemon.backfill import execute_backfill_iteration
 from dagster._daemon.run_coordinator.queued_run_coordinator_daemon import QueuedRunCoordinatorDaemon
 from dagster._utils.tags import TagConcurrencyLimitsCounter
 
-from t2.definitions.coordinator import T2RunCoordinator, limits
+from t2.definitions.coordinator import T2RunCoordinator
 from t2.definitions.executor import threads_executor
+from t2.definitions.limits import limits
 from t2.project.model import Project
 from t2.runtime.home import open_home
 

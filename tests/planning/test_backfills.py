@@ -12,7 +12,7 @@ from tests.planning.test_planner import outcomes, runs
 
 from t2.planning.grid import Grid
 from t2.planning.planner import plan
-from t2.planning.preview import count_runs
+from t2.planning.preview import count_runs, preview
 from t2.planning.reasons import verdict
 from t2.planning.state import State, Wanted
 from t2.planning.verdict import Outcome
@@ -215,6 +215,26 @@ def test_a_manual_table_is_built_where_a_backfill_wants_it_before_what_reads_it(
     assert runs(plan(made, state, NOW)) == [(("m/a",), "2024-03-04", "2024-03-06")]
     build(state, "m/a", range(3))
     assert runs(plan(made, state, NOW)) == [(("m/b",), "2024-03-04", "2024-03-06")]
+
+
+def test_a_preview_leaves_out_what_waits_for_something_that_nobody_builds() -> None:
+    made = project(
+        source("s", DAYS),
+        table("a", DAYS, "raw/s", automation="manual"),
+        table("b", DAYS, "m/a", Upstream("m/b", 1), automation="manual", size=30),
+        table("c", WEEKS, "m/b"),
+    )
+    state = blank(made, NOW)
+    land(state, "raw/s", range(10))  # of 14
+    now = plan(made, state, NOW)
+    chosen = {key: np.ones(state.tables[key].count, np.bool_) for key in made.tables}
+    found = preview(now, chosen, named=False)
+    assert [(part.table, part.ranges, part.left_out) for part in found.parts] == [
+        ("m/a", ((0, 9),), {"waits for what nobody builds": 4}),
+        # Regression: days whose own day before is built counted, although their other inputs never come.
+        ("m/b", ((0, 9),), {"waits for what nobody builds": 4}),
+        ("m/c", ((0, 0),), {"is current: the planner builds it": 1}),
+    ]
 
 
 def test_backfills_are_worked_off_in_the_order_in_which_they_were_asked_for() -> None:

@@ -140,7 +140,7 @@ class Assets:
             "t2/file": node.file,
         }
         if isinstance(node, Table):
-            metadata["t2/concurrency"] = 1 if node.reads_itself else node.backfill.concurrency
+            metadata["t2/concurrency"] = node.runs_at_once
         if node.columns:
             metadata["dagster/column_schema"] = _column_schema(node.columns)
         return metadata

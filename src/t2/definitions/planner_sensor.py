@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timezone
+from types import MappingProxyType
 
 import dagster as dg
 
 from t2.definitions._dagster.tags import PARTITION_RANGE_END_TAG, PARTITION_RANGE_START_TAG
 from t2.definitions.launches import Launches
+from t2.definitions.limits import limits
 from t2.definitions.partitions import partition_tags
 from t2.ledger.backfills import BackfillState
 from t2.ledger.ledger import Ledger
@@ -81,7 +83,7 @@ class Planner:
         if self._plan is None:
             return
         for request in packed(self.project, self._plan.requests):
-            yield run_request(request, self._checks(request))
+            yield run_request(request, self._checks(request), self._limits(request))
         due, self._next_daily = daily_checks(self.project, self._plan.state, self._plan.now)
         fresh = [wanted for wanted in due if wanted.run_key not in self._checked]
         for wanted in fresh[:MAX_REQUESTS]:
@@ -89,6 +91,11 @@ class Planner:
             yield check_request(wanted)
         if len(fresh) > MAX_REQUESTS:
             self._next_daily = 0.0
+
+    def _limits(self, request: Request) -> dict[str, str]:
+        """Return the tags by which Dagster's backfills of the same tables wait for a run."""
+        tables = {dg.AssetKey(key.split("/")): self.project.tables[key] for key in request.tables}
+        return limits(tables, lambda key: tables[key].runs_at_once)
 
     def _checks(self, request: Request) -> list[dg.AssetCheckKey] | None:
         """Return the checks that are part of a run; None for all of its tables, if none is daily.
@@ -164,12 +171,16 @@ def check_request(request: CheckRequest) -> dg.RunRequest:
     )
 
 
-def run_request(request: Request, checks: Sequence[dg.AssetCheckKey] | None = None) -> dg.RunRequest:
+def run_request(
+    request: Request,
+    checks: Sequence[dg.AssetCheckKey] | None = None,
+    limits: Mapping[str, str] = MappingProxyType({}),
+) -> dg.RunRequest:
     """Turn a request into Dagster's, with some of its tables' checks or, without `checks`, all.
 
     A range of partitions is told by Dagster's range tags.
     """
-    tags = {"t2/why": request.why, "dagster/priority": str(request.priority)}
+    tags = {**limits, "t2/why": request.why, "dagster/priority": str(request.priority)}
     if request.backfill:
         tags["t2/backfill"] = str(request.backfill)
     single = request.first == request.last

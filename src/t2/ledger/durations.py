@@ -33,16 +33,11 @@ class Pace:
     run_seconds: float = 0.0
 
 
-def at_once(table: Table) -> int:
-    """Return how many runs of a table may be active at once."""
-    return 1 if table.reads_itself else table.backfill.concurrency
-
-
 def seconds_alone(table: Table, part: Part, pace: Pace) -> float | None:
     """Estimate what a table's part of a backfill takes by itself."""
     if pace.seconds is None:
         return None
-    return (part.partitions * pace.seconds + part.runs * pace.run_seconds) / at_once(table)
+    return (part.partitions * pace.seconds + part.runs * pace.run_seconds) / table.runs_at_once
 
 
 def seconds_in_all(
@@ -53,7 +48,7 @@ def seconds_in_all(
     for part in parts:
         table = project.tables[part.table]
         if part.partitions:
-            each.append((at_once(table), seconds_alone(table, part, paces[part.table])))
+            each.append((table.runs_at_once, seconds_alone(table, part, paces[part.table])))
     known = [(runs, seconds) for runs, seconds in each if seconds is not None]
     if not each or len(known) < len(each):
         return None

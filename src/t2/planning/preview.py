@@ -10,7 +10,7 @@ import numpy as np
 from t2.planning.backfills import Backlog
 from t2.planning.choosing import Chosen, ranges
 from t2.planning.grid import Ints
-from t2.planning.inputs import Bools, joins
+from t2.planning.inputs import Bools, Settled, inputs_of, joins, window_of
 from t2.planning.planner import Plan, plan
 from t2.planning.requests import cut
 from t2.planning.state import State, Wanted
@@ -73,11 +73,11 @@ def preview(now: Plan, chosen: Chosen, *, named: bool) -> Preview:
         }
         taken[key] = flags & ~current & ~theirs
     tentative = plan(project, with_wanted(state, taken), now.now, max_requests=0)
+    possible = _possible(tentative, taken)
     for key, flags in taken.items():
-        outcome = tentative.outcomes[key]
-        waits = flags & (outcome == WAITING) & ~tentative.settled[key].busy
-        left[key]["waits for what nobody builds"] = int(waits.sum())
-        taken[key] = flags & ~waits
+        waits = (tentative.outcomes[key] == WAITING) & ~tentative.settled[key].busy
+        taken[key] = flags & possible[key] & ~waits
+        left[key]["waits for what nobody builds"] = int((flags & ~taken[key]).sum())
     runs, by_table = count_runs(project, taken)
     parts = tuple(
         Part(key, ranges(taken[key]), by_table.get(key, 0), {why: n for why, n in left[key].items() if n})
@@ -103,6 +103,38 @@ def _asked_already(state: State, key: str) -> Bools:
         return np.zeros(past.count, np.bool_)
     owed: Bools = (wanted.backfill > 0) & (wanted.since > past.as_of) & (past.active == 0)
     return owed
+
+
+def _possible(tentative: Plan, taken: Chosen) -> Chosen:
+    """Return what of each table can be there in the end: all but what waits for what nobody builds."""
+    project = tentative.project
+    offered: dict[str, Settled] = {}
+    possible: Chosen = {}
+    for node in project.nodes():
+        seen = tentative.settled[node.key]
+        usable = seen.usable | seen.busy
+        if isinstance(node, Table) and node.key in taken:
+            flags = taken[node.key]
+            complete = inputs_of(project, node, len(flags), offered).complete
+            usable = np.where(flags, complete, usable)
+            if node.reads_itself:
+                _behind_itself(project, node, usable, flags)
+        none = np.zeros(len(usable), np.bool_)
+        past = seen.state
+        landed = np.where(usable, np.maximum(past.landed_id, 1), past.landed_id)
+        past = replace(past, landed_id=landed, blocked=past.blocked & ~usable)
+        offered[node.key] = Settled(past, usable, busy=none, stuck=none, ready=none)
+        possible[node.key] = usable
+    return possible
+
+
+def _behind_itself(project: Project, table: Table, usable: Bools, flags: Bools) -> None:
+    """Clear what reads an earlier partition of its own table that will not be there."""
+    for upstream in table.upstreams:
+        if upstream.key == table.key:
+            low, high = window_of(project, table, upstream, len(usable))
+            for index in np.flatnonzero(flags).tolist():
+                usable[index] &= usable[low[index] : high[index]].all()
 
 
 def with_wanted(state: State, chosen: Chosen) -> State:

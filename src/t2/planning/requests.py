@@ -269,12 +269,8 @@ class _Component:
 
 
 def _room(table: Table, state: State) -> int:
-    """Return how many more runs may build a table now.
-
-    dbt's own incremental materializations share a temporary relation between builds of one table.
-    """
-    allowed = table.backfill.concurrency if table.materialized == "partitioned" else 1
-    return allowed - state.tables[table.key].active_runs
+    """Return how many more runs may build a table now."""
+    return table.runs_at_once - state.tables[table.key].active_runs
 
 
 def _joined(project: Project, key: str) -> list[str]:

@@ -217,6 +217,15 @@ class Table:
         return any(upstream.key == self.key for upstream in self.upstreams)
 
     @property
+    def runs_at_once(self) -> int:
+        """How many runs of it may be active at once.
+
+        dbt's own incremental materializations share a temporary relation between builds of one table.
+        """
+        alone = self.reads_itself or self.materialized != "partitioned"
+        return 1 if alone else self.backfill.concurrency
+
+    @property
     def follows_code(self) -> bool:
         """Whether new code alone is a reason to build again: views and seeds, whose code is all they are."""
         return self.is_view or self.kind == "seed"

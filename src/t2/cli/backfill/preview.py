@@ -37,7 +37,7 @@ def preview_text(project: Project, found: Preview, paces: Mapping[str, Pace]) ->
 
 
 def _row(project: Project, part: Part, pace: Pace) -> tuple[str, ...]:
-    from t2.ledger.durations import at_once, seconds_alone
+    from t2.ledger.durations import seconds_alone
     from t2.planning.choosing import keys
 
     table = project.tables[part.table]
@@ -47,7 +47,7 @@ def _row(project: Project, part: Part, pace: Pace) -> tuple[str, ...]:
         part.table,
         f"{part.partitions:,}",
         f"{part.runs:,}",
-        str(at_once(table)),
+        str(table.runs_at_once),
         _duration(seconds_alone(table, part, pace)),
         _amount(pace.rows, part.partitions),
         _amount(pace.bytes, part.partitions),
@@ -57,7 +57,7 @@ def _row(project: Project, part: Part, pace: Pace) -> tuple[str, ...]:
 
 def preview_json(project: Project, found: Preview, paces: Mapping[str, Pace]) -> dict[str, Any]:
     """Return the same as data; times in seconds, None where nothing is known."""
-    from t2.ledger.durations import at_once, seconds_alone
+    from t2.ledger.durations import seconds_alone
     from t2.planning.choosing import keys
 
     return {
@@ -70,7 +70,7 @@ def preview_json(project: Project, found: Preview, paces: Mapping[str, Pace]) ->
                 "table": part.table,
                 "partitions": part.partitions,
                 "runs": part.runs,
-                "concurrency": at_once(project.tables[part.table]),
+                "concurrency": project.tables[part.table].runs_at_once,
                 "seconds": seconds_alone(project.tables[part.table], part, paces[part.table]),
                 "rows": _times(paces[part.table].rows, part.partitions),
                 "bytes": _times(paces[part.table].bytes, part.partitions),
