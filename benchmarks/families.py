@@ -100,7 +100,7 @@ class Family:
 
 
 def wait_for(look: Callable[[], object], patience: float, what: str, every: float = 0.05) -> object:
-    """Return the first true answer, looking `every` so many seconds; CommandError after `patience` seconds."""
+    """Return the first true answer, looking `every` few seconds; CommandError after `patience` seconds."""
     end = time.monotonic() + patience
     while time.monotonic() < end:
         if answer := look():
