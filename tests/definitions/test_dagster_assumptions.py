@@ -9,9 +9,12 @@ import dagster as dg
 import pytest
 from dagster._core.execution import compute_logs
 from dagster._core.storage.local_compute_log_manager import LocalComputeLogManager
+from dagster._core.workspace.context import WorkspaceProcessContext
+from dagster._core.workspace.load_target import PythonFileTarget
 from runs import Runs, partitions
 
 from t2.definitions._dagster.assets import assets_definition, quiet_preview_warnings, without_inputs
+from t2.definitions._dagster.daemons import _refresh_what_changed
 from t2.definitions._dagster.events import (
     AssetCheckEvaluation,
     check_targets,
@@ -23,6 +26,7 @@ from t2.definitions._dagster.events import (
     version_tags,
 )
 from t2.definitions._dagster.runs import _capture_without_mirror
+from t2.definitions._dagster.sqlite import plan_in_one_transaction
 from t2.definitions.executor import threads_executor
 from t2.runtime import memory
 
@@ -209,3 +213,45 @@ def test_compute_logs_are_captured_without_processes_beside(
             print("captured", flush=True)
     assert manager.get_log_data(["run", "compute_logs", "other"]).stdout == b"captured\n"
     assert "captured" not in (tmp_path / "out").read_text()
+
+
+def test_planned_events_are_the_same_when_they_are_stored_at_once(
+    instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from dagster._core.instance.runs.run_domain import RunDomain
+
+    def planned() -> list[tuple[str, object]]:
+        runs = Runs(dg.Definitions([days(2)], executor=dg.in_process_executor), instance)
+        done = runs.build("main/days", tags=partitions("2024-01-01", "2024-01-03"))
+        kinds = {
+            dg.DagsterEventType.ASSET_MATERIALIZATION_PLANNED,
+            dg.DagsterEventType.ASSET_CHECK_EVALUATION_PLANNED,
+        }
+        events = [entry.dagster_event for entry in instance.all_logs(done.run_id, of_type=kinds)]
+        return [(event.event_type_value, event.event_specific_data) for event in events if event]
+
+    stock = planned()
+    monkeypatch.setattr(RunDomain, "_log_asset_planned_events", RunDomain._log_asset_planned_events)
+    plan_in_one_transaction()
+    assert planned() == stock
+    assert len(stock) == 5
+
+
+def test_a_refresh_asks_only_code_servers_that_loaded_anew(
+    instance: dg.DagsterInstance, tmp_path: Path
+) -> None:
+    code = tmp_path / "code.py"
+    code.write_text("import dagster as dg\ndefs = dg.Definitions([dg.AssetSpec('a')])\n")
+    target = PythonFileTarget(str(code), None, str(tmp_path), "mine")
+    with WorkspaceProcessContext(instance, target) as context:
+        _refresh_what_changed(context)
+
+        def entry() -> object:
+            return context.get_current_workspace().code_location_entries["mine"]
+
+        first = entry()
+        context.refresh_workspace()
+        assert entry() is first
+        vars(first.code_location)["_server_id"] = "an earlier load"  # type: ignore[attr-defined]
+        context.refresh_workspace()
+        assert entry() is not first

@@ -15,7 +15,7 @@ from dagster import DagsterRunStatus, RunsFilter
 
 from t2.definitions import quick_sqlite
 from t2.definitions._dagster.daemons import daemon_controller
-from t2.definitions._dagster.sqlite import keep_engines
+from t2.definitions._dagster.sqlite import keep_engines, plan_in_one_transaction
 from t2.definitions.launcher import T2RunLauncher
 from t2.runtime import handover
 
@@ -34,6 +34,7 @@ def main() -> None:
     options = parser.parse_args()
     quick_sqlite.keep_migrations()
     keep_engines()
+    plan_in_one_transaction()
     quick_sqlite.flush_at_checkpoints()
     with (
         dg.DagsterInstance.get() as instance,

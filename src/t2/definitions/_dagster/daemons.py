@@ -40,7 +40,28 @@ def daemon_controller(
         # Each look at each sensor is a line at the level info.
         log_level="warning",
     ) as controller:
+        _refresh_what_changed(controller._workspace_process_context)
         yield controller
+
+
+def _refresh_what_changed(context: Any) -> None:
+    """Have the workspace's regular refresh leave code locations that their servers have not loaded again.
+
+    It asks each code server for all of its definitions once a minute: 8 CPU seconds for 2,000 tables.
+    """
+    refresh = context.refresh_workspace
+
+    def is_same(entry: Any) -> bool:
+        location = entry.code_location
+        server_id = getattr(location, "server_id", None)
+        return server_id is not None and location.client.get_server_id() == server_id
+
+    def refresh_if_changed() -> None:
+        entries = context.get_current_workspace().code_location_entries.values()
+        if not all(map(is_same, entries)):
+            refresh()
+
+    context.refresh_workspace = refresh_if_changed
 
 
 def _daemons(instance: dg.DagsterInstance, sweep: Callable[[dg.DagsterInstance], None]) -> list[Any]:
