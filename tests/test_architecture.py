@@ -37,6 +37,7 @@ PRIVATE = {
         "runtime/_dbt.py",
         "runtime/_dbt_duckdb.py",
         "runtime/_dbt_events.py",
+        "runtime/_dbt_relations.py",
     },
 }
 HOMES = set().union(*PRIVATE.values())

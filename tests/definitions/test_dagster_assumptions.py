@@ -222,12 +222,13 @@ def test_planned_events_are_the_same_when_they_are_stored_at_once(
 
     def planned() -> list[tuple[str, object]]:
         runs = Runs(dg.Definitions([days(2)], executor=dg.in_process_executor), instance)
-        done = runs.build("main/days", tags=partitions("2024-01-01", "2024-01-03"))
+        runs.build("main/days", tags=partitions("2024-01-01", "2024-01-03"))
+        [newest] = instance.get_runs(limit=1)
         kinds = {
             dg.DagsterEventType.ASSET_MATERIALIZATION_PLANNED,
             dg.DagsterEventType.ASSET_CHECK_EVALUATION_PLANNED,
         }
-        events = [entry.dagster_event for entry in instance.all_logs(done.run_id, of_type=kinds)]
+        events = [entry.dagster_event for entry in instance.all_logs(newest.run_id, of_type=kinds)]
         return [(event.event_type_value, event.event_specific_data) for event in events if event]
 
     stock = planned()

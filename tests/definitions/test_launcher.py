@@ -160,7 +160,7 @@ def test_a_killed_process_loses_no_event_that_it_has_stored(instance: dg.Dagster
     if pid == 0:
         quick_sqlite.keep_migrations()
         keep_engines()
-        quick_sqlite.flush_at_checkpoints()
+        quick_sqlite.keep_connections()
         mine = dg.DagsterInstance.get()
         for number in range(20):
             mine.report_engine_event(f"event {number}", run)

@@ -75,13 +75,42 @@ def test_the_signatures_that_are_overridden_or_called() -> None:
     assert parameters(MicrobatchBuilder.build_jinja_context_for_batch) == ["model", "incremental_batch"]
 
 
-def test_a_lookup_by_key_finds_what_dbts_scan_finds(warm: Warm) -> None:
-    warm.run("model.shop.orders")
+@pytest.mark.parametrize(("fixture", "schema"), [("warm", "main"), ("postgres_warm", "public")])
+def test_a_lookup_by_name_finds_what_dbts_list_has(
+    fixture: str, schema: str, request: pytest.FixtureRequest
+) -> None:
+    warm = request.getfixturevalue(fixture)
     adapter = warm._dbt._adapter
-    with adapter.connection_named("here"):
-        for name in ("orders", "nothing"):
-            asked = ("shop", "main", name)
-            assert adapter.get_relation(*asked) == BaseAdapter.get_relation(adapter, *asked)
+    database = warm._dbt.config.credentials.database
+
+    def found(name: str) -> tuple[object, object] | None:
+        relation = adapter.get_relation(database, schema, name)
+        return relation and (str(relation), relation.type)
+
+    def look() -> None:
+        with adapter.connection_named("here"):
+            adapter.execute(f"create table {schema}.one_table (x integer)", auto_begin=True)
+            adapter.execute(f"create view {schema}.one_view as select 1 as x", auto_begin=True)
+            adapter.execute(f'create table {schema}."Upper" (x integer)', auto_begin=True)
+            adapter.commit_if_has_connection()
+            names = ["one_table", "one_view", "Upper", "nothing", "it's"]
+            warm.forget()
+            one_by_one = [found(name) for name in names]
+            assert len(adapter.cache.relations) == 3
+            listed = {relation.identifier for relation in adapter.list_relations(database, schema)}
+            assert {"one_table", "one_view", "Upper"} <= listed
+            warm.forget()
+            adapter.list_relations(database, schema)
+            assert one_by_one == [found(name) for name in names]
+            assert [relation and relation[1] for relation in one_by_one] == [
+                "table", "view", "table", None, None,
+            ]  # fmt: skip
+            for kind, name in (("table", "one_table"), ("view", "one_view"), ("table", '"Upper"')):
+                adapter.execute(f"drop {kind} {schema}.{name}", auto_begin=True)
+            adapter.commit_if_has_connection()
+        warm.forget()
+
+    warm._inside(look)
 
 
 def test_closing_empties_what_the_process_shares(warm: Warm) -> None:

@@ -35,7 +35,7 @@ def main() -> None:
     quick_sqlite.keep_migrations()
     keep_engines()
     plan_in_one_transaction()
-    quick_sqlite.flush_at_checkpoints()
+    quick_sqlite.keep_connections()
     with (
         dg.DagsterInstance.get() as instance,
         daemon_controller(

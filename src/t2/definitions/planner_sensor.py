@@ -15,6 +15,7 @@ from t2.definitions._dagster.tags import PARTITION_RANGE_END_TAG, PARTITION_RANG
 from t2.definitions.launches import Launches
 from t2.definitions.limits import limits
 from t2.definitions.partitions import partition_tags
+from t2.definitions.queue_room import QueueRoom
 from t2.ledger.backfills import BackfillState
 from t2.ledger.ledger import Ledger
 from t2.planning.daily import CheckRequest, daily_checks
@@ -38,6 +39,8 @@ class Planner:
         self.ledger = ledger
         self._launches = Launches(project, ledger)
         self._plan: Plan | None = None
+        self._room: QueueRoom | None = None
+        self._asked = False  # whether something of the last plan was asked for
         self._next_daily = 0.0
         self._checked: set[str] = set()  # the daily checks that this process asked for
         self._daily = {node.key for node in project.nodes() if any(test.daily for test in node.tests)}
@@ -46,7 +49,7 @@ class Planner:
         """Return a new plan, or None when nothing can have changed since the last one."""
         settled = (
             self._plan is not None
-            and not self._plan.requests
+            and not self._asked
             and now.timestamp() < min(self._plan.next_change, self._next_daily)
         )
         if settled and not self.ledger.has_news():
@@ -57,6 +60,7 @@ class Planner:
         self._plan = plan(self.project, self._state(now), now, last=self._plan)
         if end_backfills(self.ledger, self._plan):
             self._plan = plan(self.project, self._state(now), now, last=self._plan)
+        self._room = QueueRoom(instance) if self._plan.requests else None
         return self._plan
 
     def _state(self, now: datetime) -> State:

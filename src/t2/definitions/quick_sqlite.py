@@ -3,6 +3,7 @@
 Stock Dagster opens and closes connections for each event and looks at its migrations in each process.
 With SQLite that is two flushes of the disk a connection (one for the commit, one for the checkpoint that the
 last connection makes when it closes), and 50 ms of reading ninety migration files for each database.
+Here a connection that is closed waits for whoever opens the file next.
 
 What is given up: after a power failure the last seconds of events may be missing; the files stay consistent,
 and the partitions built then are built again. A killed process loses no event that it has stored; those that
@@ -12,15 +13,45 @@ and the partitions built then are built again. A killed process loses no event t
 from __future__ import annotations
 
 import sqlite3
+import threading
+from collections import OrderedDict
+from collections.abc import Hashable
 from typing import Any
 
 from alembic.script import ScriptDirectory
 from sqlalchemy import event
-from sqlalchemy.engine import Engine
+from sqlalchemy.engine import Dialect, Engine
 
-# One idle connection a file, so that no other is the last to close.
-_held: dict[str, sqlite3.Connection] = {}
+# Of how many files idle connections are kept: a run writes three, the daemon one more for each run.
+FILES = 64
+
 _from_config = ScriptDirectory.from_config
+_lock = threading.Lock()
+# By engine and file, the one that was used last at the end.
+_idle: OrderedDict[Hashable, list[_Kept]] = OrderedDict()
+_keeping = False
+
+
+class _Kept(sqlite3.Connection):
+    """A connection that waits for its next use instead of being closed."""
+
+    place: Hashable = None
+
+    def close(self) -> None:
+        """Put the connection where the next one is taken from."""
+        if self.in_transaction:
+            self.rollback()
+        left: list[_Kept] = []
+        with _lock:
+            if _keeping:
+                _idle.setdefault(self.place, []).append(self)
+                _idle.move_to_end(self.place)
+                while len(_idle) > FILES:
+                    left += _idle.popitem(last=False)[1]
+            else:
+                left.append(self)
+        for connection in left:
+            sqlite3.Connection.close(connection)
 
 
 def keep_migrations() -> None:
@@ -36,25 +67,38 @@ def keep_migrations() -> None:
     ScriptDirectory.from_config = from_config  # type: ignore[method-assign]
 
 
-def flush_at_checkpoints() -> None:
-    """Have SQLite connections of this process flush at checkpoints only; not before a fork."""
-    event.listen(Engine, "connect", _connected)
+def keep_connections() -> None:
+    """Have SQLite connections of this process kept, and flush at checkpoints only; not before a fork."""
+    global _keeping  # noqa: PLW0603
+    _keeping = True
+    event.listen(Engine, "do_connect", _connect)
 
 
 def close() -> None:
     """Let go of the files, which writes their logs back."""
-    event.remove(Engine, "connect", _connected)
-    while _held:
-        _held.popitem()[1].close()
+    global _keeping  # noqa: PLW0603
+    event.remove(Engine, "do_connect", _connect)
+    with _lock:
+        _keeping = False
+        left = [connection for connections in _idle.values() for connection in connections]
+        _idle.clear()
+    for connection in left:
+        connection.close()
 
 
-def _connected(connection: Any, _record: object) -> None:
-    if not isinstance(connection, sqlite3.Connection):
-        return
+def _connect(
+    dialect: Dialect, _record: object, arguments: list[Any], options: dict[str, Any]
+) -> sqlite3.Connection | None:
+    """Return a connection to a SQLite file; what an engine sets on its connections stays with it."""
+    if dialect.name != "sqlite":
+        return None
+    place = (dialect, arguments[0])
+    with _lock:
+        waiting = _idle.get(place)
+        if waiting:
+            return waiting.pop()
+    options = {**options, "check_same_thread": False, "factory": _Kept}
+    connection: _Kept = sqlite3.connect(*arguments, **options)
+    connection.place = place
     connection.execute("PRAGMA synchronous=NORMAL")
-    file = connection.execute("PRAGMA database_list").fetchone()[2]
-    if file and file not in _held:
-        held = sqlite3.connect(file, check_same_thread=False)
-        # Opens the write-ahead log, without which it would not count.
-        held.execute("PRAGMA schema_version").fetchone()
-        _held[file] = held
+    return connection

@@ -42,7 +42,7 @@ class LocalRuns:
     def __enter__(self) -> LocalRuns:
         quick_sqlite.keep_migrations()
         keep_engines()
-        quick_sqlite.flush_at_checkpoints()
+        quick_sqlite.keep_connections()
         os.environ["DAGSTER_HOME"] = str(prepare_home(Path(self.project.root)))
         self._job = build_defs(self.project).resolve_implicit_global_asset_job_def()
         self._instance = dg.DagsterInstance.get()

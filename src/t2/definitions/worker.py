@@ -130,7 +130,7 @@ def _fail(request: Request, cause: str) -> None:
 
 @contextmanager
 def _quick_storage() -> Iterator[None]:
-    quick_sqlite.flush_at_checkpoints()
+    quick_sqlite.keep_connections()
     try:
         yield
     finally:

@@ -22,7 +22,6 @@ from typing import Any
 import dbt.adapters.cache
 import dbt_common.clients.agate_helper  # noqa: F401 - dbt imports it with the first statement
 from dbt.adapters.factory import FACTORY
-from dbt.adapters.reference_keys import _ReferenceKey, lowercase
 from dbt.adapters.sql.connections import SQLConnectionManager
 from dbt.cli.flags import Flags
 from dbt.cli.types import Command
@@ -50,6 +49,7 @@ from dbt_common.exceptions import DbtBaseException, DbtRuntimeError
 from t2.errors import DbtError
 from t2.project.model import Project
 from t2.runtime import _dbt_events
+from t2.runtime._dbt_relations import Relations
 
 __all__ = ["Dbt", "DbtBaseException", "is_local", "read_credentials"]
 
@@ -78,6 +78,7 @@ class Dbt:
             self.config = _config(project, self._flags)
             self.manifest = _read_manifest(Path(project.manifest))
             self._adapter = _adapter(self.config, self.manifest)
+            self._relations = Relations(self._adapter)
 
     def install(self, target_path: str) -> None:
         """Put this project's flags, adapter and listener into dbt's globals, if they are not there."""
@@ -140,7 +141,7 @@ class Dbt:
         return result, sum(spent)
 
     def ensure_schema(self, node: Any) -> None:
-        """Make a node's schema and fill dbt's cache with its relations, once until `close`."""
+        """Make a node's schema if it is not there, once until `close`."""
         if node.is_ephemeral_model or not node.is_relational:
             return
         schema = self._relation(node).without_identifier()
@@ -150,8 +151,6 @@ class Dbt:
             with self._adapter.connection_named("t2_schema"):
                 if not self._schema_exists(schema):
                     self._create_schema(schema)
-                # dbt takes a schema for cached as soon as it holds one relation of it.
-                self._adapter.list_relations(schema.database, schema.schema)
             self._schemas.add(schema)
 
     def query(self, sql: str) -> list[dict[str, Any]]:
@@ -258,7 +257,7 @@ class Dbt:
 
     def forget(self) -> None:
         """Forget which relations the warehouse holds: another process may have made or dropped some."""
-        self._adapter.cache.clear()
+        self._relations.forget()
         self._schemas.clear()
 
     def close(self) -> None:
@@ -294,7 +293,8 @@ class Dbt:
         if batch is None:
             return RUNNERS.get(str(node.resource_type), ModelRunner)(config, self._adapter, node, 1, 1)
         relation = self._relation(node)
-        existing = self._adapter.get_relation(relation.database, relation.schema, relation.identifier)
+        with self._adapter.connection_named("t2_schema"):
+            existing = self._adapter.get_relation(relation.database, relation.schema, relation.identifier)
         incremental = existing is not None and existing.type == "table" and not node.config.full_refresh
         return _BatchRunner(
             config, self._adapter, node, 1, 1, 0, {0: batch}, existing is not None, incremental
@@ -343,21 +343,6 @@ class _BatchRunner(MicrobatchBatchRunner):  # type: ignore[misc]
         batch = MicrobatchBuilder.build_jinja_context_for_batch(model, self.incremental_batch)
         context.update(batch)
         return ModelRunner._execute_model(self, hook, config, model, context, materialization)
-
-
-class _CachedLookup:
-    """`adapter.get_relation` by key: dbt's own scan is half of a model's time at 2,000 relations."""
-
-    def __init__(self, adapter: Any) -> None:
-        self._cache = adapter.cache
-        self._scan = adapter.get_relation
-
-    def __call__(self, database: str | None, schema: str, identifier: str) -> Any:
-        key = _ReferenceKey(lowercase(database), lowercase(schema), lowercase(identifier))
-        found = self._cache.relations.get(key)
-        if found is not None and found.inner.identifier == identifier:
-            return found.inner
-        return self._scan(database, schema, identifier)
 
 
 class _Graph(Mapping[str, Any]):
@@ -483,7 +468,6 @@ def _adapter(config: Any, manifest: Any) -> Any:
     dbt.adapters.cache.fire_event = _keep_quiet
     # dbt's lock lives in shared memory: a forked child that is killed would lock out its siblings.
     adapter.connections.lock = threading.RLock()
-    adapter.get_relation = _CachedLookup(adapter)
     adapter.connections.execute = _timed(adapter.connections.execute)
     adapter.set_macro_context_generator(generate_runtime_macro_context)
     adapter.set_macro_resolver(manifest)
