@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
+from collections.abc import Sequence
 from datetime import datetime
 
 import dagster as dg
@@ -18,6 +20,41 @@ from dagster._serdes import serialize_value
 def repository_snapshot(defs: dg.Definitions) -> str:
     """Return what a code server answers when it is asked for its repository, as it does at start."""
     return serialize_value(RepositorySnap.from_def(defs.get_repository_def(), defer_snapshots=True))
+
+
+def add_backfill(
+    instance: dg.DagsterInstance, defs: dg.Definitions, keys: Sequence[dg.AssetKey], partitions: Sequence[str]
+) -> str:
+    """Start a backfill of the first asset's partitions and what reads them, as Dagster's page does."""
+    from dagster._core.execution.backfill import PartitionBackfill
+    from dagster._core.test_utils import mock_workspace_from_repos
+
+    backfill = PartitionBackfill.from_asset_partitions(
+        backfill_id="measured",
+        asset_graph=mock_workspace_from_repos([defs.get_repository_def()]).asset_graph,
+        partition_names=partitions,
+        asset_selection=keys,
+        backfill_timestamp=time.time(),
+        tags={},
+        dynamic_partitions_store=instance,
+        all_partitions=False,
+        title=None,
+        description=None,
+        run_config=None,
+    )
+    instance.add_backfill(backfill)
+    return backfill.backfill_id
+
+
+def has_succeeded(instance: dg.DagsterInstance, backfill_id: str) -> bool:
+    """Whether a backfill is over; RuntimeError if it failed."""
+    from dagster._core.execution.backfill import BulkActionStatus
+
+    backfill = instance.get_backfill(backfill_id)
+    status = backfill.status if backfill else None
+    if status not in (BulkActionStatus.REQUESTED, BulkActionStatus.COMPLETED_SUCCESS):
+        raise RuntimeError(f"the backfill {backfill_id} is {status}: {backfill and backfill.error}")
+    return status is BulkActionStatus.COMPLETED_SUCCESS
 
 
 class Automation:
