@@ -6,6 +6,8 @@ from pathlib import Path
 import psycopg2
 import pytest
 import sqlalchemy as sa
+from tests.dbt_package.bigquery_project import MODELS, SOURCES
+from tests.dbt_package.bigquery_server import PROJECT, BigQuery
 from tests.dbt_package.projects import RAW, write
 from tests.postgres import postgres_server
 
@@ -69,6 +71,29 @@ def postgres_project(postgres_site: tuple[Project, str]) -> Project:
     return project
 
 
+@pytest.fixture(scope="session")
+def bigquery() -> Iterator[BigQuery]:
+    server = BigQuery()
+    yield server
+    server.close()
+
+
+@pytest.fixture(scope="session")
+def bigquery_site(bigquery: BigQuery, tmp_path_factory: pytest.TempPathFactory) -> Project:
+    profile = (
+        f"{{type: bigquery, method: oauth-secrets, token: x, project: {PROJECT}, dataset: main, threads: 8,"
+        f" api_endpoint: '{bigquery.url}'}}"
+    )
+    return t2.load_project(write(tmp_path_factory.mktemp("big"), profile, MODELS))
+
+
+@pytest.fixture
+def bigquery_project(bigquery: BigQuery, bigquery_site: Project) -> Project:
+    """The project with an empty stand-in but for the raw tables."""
+    bigquery.reset(["create schema main", *SOURCES])
+    return bigquery_site
+
+
 @pytest.fixture(params=["duckdb", "postgres"])
 def project(request: pytest.FixtureRequest) -> Project:
     """The project on each warehouse."""
@@ -90,6 +115,11 @@ def duckdb_site_warm(duckdb_project: Project) -> Iterator[Warm]:
 @pytest.fixture
 def postgres_site_warm(postgres_project: Project) -> Iterator[Warm]:
     yield from _session(postgres_project)
+
+
+@pytest.fixture
+def bigquery_site_warm(bigquery_project: Project) -> Iterator[Warm]:
+    yield from _session(bigquery_project)
 
 
 def _session(project: Project) -> Iterator[Warm]:

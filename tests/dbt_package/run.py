@@ -30,6 +30,12 @@ def execute(warm: Warm, sql: str) -> None:
 
 def leftovers(warm: Warm) -> list[tuple[Any, ...]]:
     """Return the temporary relations that the warehouse holds."""
+    if warm.adapter_type == "bigquery":
+        adapter = warm._dbt._adapter
+        with adapter.connection_named("t2_test"):
+            relation = adapter.Relation.create(database="proj", schema="main")
+            names = [found.identifier for found in adapter.list_relations_without_caching(relation)]
+        return [(name,) for name in names if "__t2_" in name and not name.endswith("__t2_turn")]
     if warm.adapter_type == "postgres":
         return rows(warm, "select relname from pg_class where relpersistence = 't' or relname ~ '__t2_'")
     return rows(

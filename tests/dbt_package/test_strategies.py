@@ -1,4 +1,4 @@
-"""How each `incremental_strategy` of `materialized: partitioned` writes, on DuckDB and on PostgreSQL."""
+"""How each `incremental_strategy` of `materialized: partitioned` writes, on three warehouses."""
 
 from __future__ import annotations
 
@@ -9,7 +9,15 @@ from tests.dbt_package.projects import days
 from tests.dbt_package.run import execute, leftovers, rows, run
 
 from t2.errors import NodeFailed
+from t2.project.model import Project
 from t2.runtime.warm import Warm
+
+
+@pytest.fixture(params=["duckdb", "postgres", "bigquery"])
+def project(request: pytest.FixtureRequest) -> Project:
+    """The project on each warehouse."""
+    found: Project = request.getfixturevalue(f"{request.param}_project")
+    return found
 
 
 def failure(warm: Warm, name: str, keys: list[str]) -> str:
@@ -27,6 +35,7 @@ def test_a_partition_built_again_is_replaced_and_never_doubled(site: Warm, name:
     assert counts == [("2024-01-01", 2), ("2024-01-02", 1), ("2024-01-03", 2)]
 
 
+@pytest.mark.parametrize("project", ["duckdb", "postgres"], indirect=True)
 def test_append_deletes_only_where_there_are_rows(site: Warm) -> None:
     statements: list[str] = []
     original = site._dbt._adapter.connections.add_query

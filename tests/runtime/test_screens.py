@@ -191,7 +191,7 @@ MUTANTS: dict[str, tuple[str, Any, tuple[str, ...]]] = {
     ),
     "only the first partition is looked at": (
         "t2.runtime.screens.screen.rows_of_test",
-        lambda node, test, first, last: rows_of_test(node, test, first, first),
+        lambda node, test, first, last, **options: rows_of_test(node, test, first, first, **options),
         ("not_null_events_id", "amount_null", "folded_in"),
     ),
     "thresholds do not matter": (

@@ -166,6 +166,27 @@ def test_a_column_of_instants_is_compared_with_instants() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("type_", "zone", "low", "high"),
+    [
+        (None, "UTC", "'2024-01-01'", "'2024-01-03'"),
+        ("DATE", "Europe/Berlin", "date '2024-01-01'", "date '2024-01-03'"),
+        ("datetime", "Europe/Berlin", "datetime '2024-01-01 00:00:00'", "datetime '2024-01-03 00:00:00'"),
+        (
+            "timestamp",
+            "Europe/Berlin",
+            "timestamp '2023-12-31 23:00:00+00'",
+            "timestamp '2024-01-02 23:00:00+00'",
+        ),
+    ],
+)
+def test_bigquery_compares_a_column_with_its_own_type_only(
+    type_: str | None, zone: str, low: str, high: str
+) -> None:
+    found = replace(table("tested", cut(Grain.DAY, zone)), columns=(Column("at", type_),))
+    assert predicate(found, "2024-01-01", "2024-01-02", adapter="bigquery") == f"at >= {low} and at < {high}"
+
+
 def test_plain_variables_give_the_same_sql(warm: Warm) -> None:
     """What `dbt run --vars` does; only an ephemeral model is not filtered there."""
     plain = {"t2_start": days(3)[0], "t2_end": days(5)[0]}

@@ -259,6 +259,20 @@ TABLE: Mapping[str, Key] = {
         ),
         placeholder="<column>",
     ),
+    "bigquery": Key(
+        "What concerns BigQuery alone.",
+        keys={
+            "write": Key(
+                "How partitions are replaced. `copy`: by a copy job each, free and outside of BigQuery's "
+                "limits for statements, atomic for each partition of BigQuery. `merge`: by one statement for "
+                "all of them; one build of the table can write at a time.",
+                "copy or merge",
+                _one_of("copy", "merge"),
+                "`copy` where a partition of T2 is one of BigQuery, else `merge`",
+                words=lambda: ("copy", "merge"),
+            )
+        },
+    ),
     "backfill": Key(
         "How much of a backfill is done at once.",
         keys={
@@ -270,7 +284,7 @@ TABLE: Mapping[str, Key] = {
                 "`materialized: partitioned` can have more than one.",
                 "a whole number, 1 or more",
                 _at_least(1),
-                "4 for `materialized: partitioned`, else 1",
+                "4 for `materialized: partitioned`, else 1; 1 on BigQuery for what is written by statements",
             ),
         },
     ),

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from t2.errors import DbtError, ProjectError
+from t2.project.bigquery import check_bigquery, writes_in_turn
 from t2.project.checks import read_by, tests
 from t2.project.config import EMAIL
 from t2.project.declared import Declared, Node
@@ -82,6 +83,7 @@ def _nodes(declared: Declared, now: datetime) -> tuple[list[Source], list[Table]
     _check_keys(declared)
     check_strategies(declared)
     cut = partitionings(declared, now)
+    check_bigquery(declared, cut)
     ordered = order(declared)
     checks = tests(declared, cut, ordered)
     compared = comparisons(declared, read_by(declared, checks))
@@ -143,7 +145,9 @@ def _table(
         group=group,
         owners=settings.get("owner") or _group_owners(declared, group),
         automation=settings.get("automation", "eager"),
-        backfill=_backfill(settings, declared.materialized(uid)),
+        backfill=_backfill(
+            settings, declared.materialized(uid), in_turn=writes_in_turn(declared, uid, partitioning)
+        ),
         retries=_retries(settings),
         isolation=settings.get("isolation", "run"),
         pool=settings.get("pool"),
@@ -199,10 +203,10 @@ def _group_owners(declared: Declared, group: str | None) -> tuple[str, ...]:
     return ()
 
 
-def _backfill(settings: Mapping[str, Any], materialized: str) -> Backfill:
+def _backfill(settings: Mapping[str, Any], materialized: str, *, in_turn: bool) -> Backfill:
     """Return the limits; only `partitioned` keeps several builds of one table apart."""
     wanted = settings.get("backfill", {})
-    concurrency = wanted.get("concurrency", 4) if materialized == "partitioned" else 1
+    concurrency = wanted.get("concurrency", 1 if in_turn else 4) if materialized == "partitioned" else 1
     return Backfill(wanted.get("partitions_per_run", 1), concurrency)
 
 

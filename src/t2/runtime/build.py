@@ -22,7 +22,7 @@ from t2.runtime.windows import batch_window, partition_variables, rows_of_test, 
 
 Key = str | None
 
-# What DuckDB and PostgreSQL say to the loser of a race; the same statement succeeds once the winner is done.
+# What a warehouse says to the loser of a race; the same statement succeeds once the winner is done.
 CONFLICTS = (
     "onflict",
     "already exists",
@@ -30,6 +30,7 @@ CONFLICTS = (
     "Duplicate key",
     "could not serialize",
     "deadlock detected",
+    "concurrent update",
     LOST,
 )
 ATTEMPTS = 6
@@ -183,4 +184,5 @@ def _test_range(
     assert last is not None
     if test.kind == "singular":
         return warm.run(test.unique_id, variables=partition_variables(node, first), on_log=on_log)
-    return warm.run(test.unique_id, where=rows_of_test(node, test, first, last), on_log=on_log)
+    rows = rows_of_test(node, test, first, last, adapter=warm.adapter_type)
+    return warm.run(test.unique_id, where=rows, on_log=on_log)

@@ -19,7 +19,7 @@ from t2.runtime.windows import WALL_FORMAT
 
 Landed = dict[str | None, str]
 
-MISSING = ("does not exist", "No files found")
+MISSING = ("does not exist", "No files found", "Not found: Table")
 
 
 def look(warm: Warm, source: Source, *, now: datetime, since: int | None = None) -> Landed:

@@ -9,13 +9,14 @@ from __future__ import annotations
 import contextvars
 import os
 import re
+import secrets
 import shutil
 import tempfile
 import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime, timezone
 from functools import partial
 from pathlib import Path
@@ -126,12 +127,32 @@ class Warm:
                 node.config.where = f"({node.config.where}) and ({where})" if node.config.where else where
             if full_refresh:
                 node.config.full_refresh = True
-            work = partial(self._dbt.execute, node, variables or {}, batch)
-            result, spent = self._inside(work, on_log)
+            result, spent = self._execute(node, variables or {}, batch, on_log)
             lost = str(node.resource_type) == "test" and LOST in (result.message or "")
             if not lost or attempt + 1 == READ_ATTEMPTS:
                 break
         return _result(unique_id, result, started, spent)
+
+    def _execute(
+        self, node: Any, variables: Mapping[str, Any], batch: Window | None, on_log: OnLog | None
+    ) -> tuple[Any, float]:
+        """Run a copy of a node; a build that fails on BigQuery leaves no table behind.
+
+        There a temporary table is one like any other. It expires after 12 hours if the process dies.
+        """
+        leaves = self.adapter_type == "bigquery" and node.config.materialized == "partitioned"
+        build = secrets.token_hex(6)
+        if leaves and "t2" in variables:
+            variables = {"t2": {**variables["t2"], "build": build}}
+        built = False
+        try:
+            result, spent = self._inside(partial(self._dbt.execute, node, variables, batch), on_log)
+            built = str(result.status) == "success"
+            return result, spent
+        finally:
+            if leaves and not built:
+                with suppress(DbtError):
+                    self.call("bigquery_sweep", unique_id=node.unique_id, build=build)
 
     def test_sql(self, unique_id: str, parent: str, *, rows: str) -> TestSql | None:
         """Return how a generic test of `parent` finds failures: SQL over `rows`, relation, own `where`.

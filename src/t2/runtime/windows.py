@@ -7,7 +7,7 @@ filter, as text: that is what event time columns hold.
 
 from __future__ import annotations
 
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from typing import Any
 
 from t2.errors import ConfigError
@@ -55,33 +55,61 @@ def partition_variables(node: Table | Source, key: str) -> Variables:
     return _own(grid, index, index, {node.unique_id: _window(grid, start, end)})
 
 
-def predicate(node: Table | Source, first_key: str, last_key: str) -> str:
-    """Return the SQL condition that a row of a table lies in its partitions `first_key` to `last_key`."""
+def predicate(node: Table | Source, first_key: str, last_key: str, *, adapter: str = "") -> str:
+    """Return the SQL condition that a row of a table lies in its partitions `first_key` to `last_key`.
+
+    `adapter` is dbt's name of the warehouse: BigQuery's SQL differs.
+    """
     partitioning = node.partitioning
     if partitioning is None:
         raise ConfigError("a table without partitions has no partition to filter by", where=node.key)
     grid = Grid.of(partitioning)
-    start, end = grid.window(grid.index(first_key), grid.index(last_key))
+    start, end = (
+        literal(node, grid, instant, adapter=adapter)
+        for instant in grid.window(grid.index(first_key), grid.index(last_key))
+    )
     column = partitioning.event_time
-    return f"{column} >= {literal(node, grid, start)} and {column} < {literal(node, grid, end)}"
+    return f"{column} >= {start} and {column} < {end}"
 
 
-def rows_of_test(node: Table | Source, test: Test, first_key: str, last_key: str) -> str:
+def rows_of_test(
+    node: Table | Source, test: Test, first_key: str, last_key: str, *, adapter: str = ""
+) -> str:
     """Return the SQL condition for the rows that a test of the partitions looks at."""
-    condition = predicate(node, first_key, last_key)
+    condition = predicate(node, first_key, last_key, adapter=adapter)
     if test.compared_by is None:
         return condition
-    return f"{test.compared_by} in (select {test.compared_by} from {node.relation} where {condition})"
+    same = f"{test.compared_by} in (select {test.compared_by} from {node.relation} where {condition})"
+    if adapter != "bigquery" or node.partitioning is None:
+        return same
+    # All partitions are meant: this is how to say so to a table with require_partition_filter.
+    column = node.partitioning.event_time
+    return f"({column} is null or {column} is not null) and {same}"
 
 
-def literal(node: Table | Source, grid: Grid, instant: datetime) -> str:
+def literal(node: Table | Source, grid: Grid, instant: datetime, *, adapter: str = "") -> str:
     """Return an instant as SQL that a node's event time can be compared with, as `t2.literal` renders it."""
     types = {column.name: column.data_type or "" for column in node.columns}
     column = node.partitioning.event_time if node.partitioning else ""
+    wall, utc = grid.local(instant), instant.astimezone(timezone.utc)
+    if adapter == "bigquery":
+        return _bigquery_literal(types.get(column, ""), wall, utc)
     if is_aware(types.get(column, "")):
-        utc = instant.astimezone(timezone.utc)
         return f"cast('{utc.strftime(WALL_FORMAT)}+00' as timestamptz)"
-    return f"cast('{grid.local(instant).strftime(WALL_FORMAT)}' as timestamp)"
+    return f"cast('{wall.strftime(WALL_FORMAT)}' as timestamp)"
+
+
+def _bigquery_literal(data_type: str, wall: datetime, utc: datetime) -> str:
+    """BigQuery compares a DATE with no TIMESTAMP, but takes a text for either where the type is unknown."""
+    kind = data_type.lower()
+    midnight = wall == wall.replace(hour=0, minute=0, second=0)
+    if kind.startswith("timestamp"):
+        return f"timestamp '{utc.strftime(WALL_FORMAT)}+00'"
+    if kind.startswith("datetime"):
+        return f"datetime '{wall.strftime(WALL_FORMAT)}'"
+    if kind.startswith("date"):
+        return f"date '{wall if midnight else wall + timedelta(days=1):%Y-%m-%d}'"
+    return f"'{wall.strftime('%Y-%m-%d' if midnight else WALL_FORMAT)}'"
 
 
 def is_aware(data_type: str) -> bool:

@@ -84,13 +84,16 @@
       node.name ~ " reads itself with t2.window('" ~ node.name ~ "') and does not exist yet: its YAML must give the "
       ~ "data_type of " ~ ('the columns ' ~ untyped | join(', ') if untyped else 'every column')) %}
   {% endif %}
-  {% do return('(select ' ~ typed | join(', ') ~ ' where false)') %}
+  {% do return('(select ' ~ typed | join(', ') ~ ' limit 0)') %}
 {% endmacro %}
 
 {# The condition that a node's event time lies in a window {start, end, zone}. #}
 {% macro within(node, window) %}
-  {% set column = t2.event_time_column(node) %}
-  {% set type = t2.column_type(node, node.config.event_time) %}
+  {% do return(t2.column_within(t2.event_time_column(node), t2.column_type(node, node.config.event_time), window)) %}
+{% endmacro %}
+
+{# The condition that a column of a type lies in a window. #}
+{% macro column_within(column, type, window) %}
   {% do return(column ~ ' >= ' ~ t2.literal(window.start, type, window.zone)
                ~ ' and ' ~ column ~ ' < ' ~ t2.literal(window.end, type, window.zone)) %}
 {% endmacro %}
@@ -114,6 +117,15 @@
 {% macro literal(wall, type='', zone='UTC') -%}
   {{- return(adapter.dispatch('literal', 't2')(wall, type, zone)) -}}
 {%- endmacro %}
+
+{# A wall time of the model's own clock as SQL. #}
+{% macro own_literal(wall) -%}
+  {{- return(adapter.dispatch('own_literal', 't2')(wall)) -}}
+{%- endmacro %}
+
+{% macro default__own_literal(wall) %}
+  {% do return(t2.literal(wall)) %}
+{% endmacro %}
 
 {% macro default__literal(wall, type, zone) %}
   {% if (type | lower).startswith('timestamptz') or 'with time zone' in (type | lower) %}

@@ -28,12 +28,12 @@
 
 {# The start of the model's window as a timestamp literal, on the table's own clock. #}
 {% macro start() -%}
-  {{- t2.literal(t2.window_or_error('start').start) -}}
+  {{- t2.own_literal(t2.window_or_error('start').start) -}}
 {%- endmacro %}
 
 {# The end of the model's window (excluded) as a timestamp literal, on the table's own clock. #}
 {% macro end() -%}
-  {{- t2.literal(t2.window_or_error('end').end) -}}
+  {{- t2.own_literal(t2.window_or_error('end').end) -}}
 {%- endmacro %}
 
 {# The start of the model's window as a date literal. #}
@@ -52,7 +52,7 @@
   {%- if own is none -%}
     {{- return('(true)') -}}
   {%- endif -%}
-  {{- return('(' ~ column ~ ' >= ' ~ t2.literal(own.start) ~ ' and ' ~ column ~ ' < ' ~ t2.literal(own.end) ~ ')') -}}
+  {{- return('(' ~ column ~ ' >= ' ~ t2.own_literal(own.start) ~ ' and ' ~ column ~ ' < ' ~ t2.own_literal(own.end) ~ ')') -}}
 {%- endmacro %}
 
 {% macro window_or_error(asked) %}

@@ -66,13 +66,13 @@ def prove(
         if not test.per_partition or keys[0] is None:
             together.append(_Question(test, shape, tuple(keys), shape.rows(None)))
         elif shape.of_rows:
-            together.append(_of_partitions(node, test, shape, tuple(keys)))
+            together.append(_of_partitions(warm, node, test, shape, tuple(keys)))
         else:
-            alone += [_of_partitions(node, test, shape, (key,)) for key in keys]
+            alone += [_of_partitions(warm, node, test, shape, (key,)) for key in keys]
     left = _ask(warm, together + alone, found)
     # A failure somewhere in a range: most of its partitions have none.
     again = [
-        _of_partitions(node, question.test, question.form, (key,))
+        _of_partitions(warm, node, question.test, question.form, (key,))
         for question in left
         if question.test.per_partition and len(question.keys) > 1
         for key in question.keys
@@ -81,11 +81,14 @@ def prove(
     return found
 
 
-def _of_partitions(node: Table | Source, test: Test, shape: Form, keys: tuple[Key, ...]) -> _Question:
+def _of_partitions(
+    warm: Warm, node: Table | Source, test: Test, shape: Form, keys: tuple[Key, ...]
+) -> _Question:
     first, last = keys[0], keys[-1]
     assert first is not None
     assert last is not None
-    return _Question(test, shape, keys, shape.rows(rows_of_test(node, test, first, last)))
+    rows = rows_of_test(node, test, first, last, adapter=warm.adapter_type)
+    return _Question(test, shape, keys, shape.rows(rows))
 
 
 def _ask(warm: Warm, questions: Sequence[_Question], found: dict[str, list[Proof]]) -> list[_Question]:

@@ -27,7 +27,7 @@
     {% do conditions.append('DBT_INTERNAL_DEST.' ~ name ~ ' = DBT_INTERNAL_SOURCE.' ~ name) %}
   {% endfor %}
   {% set predicates = config.get('incremental_predicates') or config.get('predicates') or [] %}
-  {% set conditions = conditions + ([predicates] if predicates is string else predicates) %}
+  {% set conditions = conditions + ([predicates] if predicates is string else predicates) + t2.merge_filters() %}
   {% set statement %}
     merge into {{ relation }} as DBT_INTERNAL_DEST
     using {{ temp }} as DBT_INTERNAL_SOURCE
@@ -41,6 +41,15 @@
     )
   {% endset %}
   {% do return(statement) %}
+{% endmacro %}
+
+{# Conditions that a warehouse demands of whatever looks at the table. #}
+{% macro merge_filters() %}
+  {% do return(adapter.dispatch('merge_filters', 't2')()) %}
+{% endmacro %}
+
+{% macro default__merge_filters() %}
+  {% do return([]) %}
 {% endmacro %}
 
 {# The value of each column that a matched row gets, as SQL; columns that are kept are left out. #}
@@ -130,6 +139,7 @@
   {% endset %}
   {% set missing = run_query(nulls).rows[0][0] | int %}
   {% if missing %}
+    {% do t2.partitioned_discard(temp) %}
     {% do exceptions.raise_compiler_error(
       model.name ~ ": " ~ missing ~ " rows without a key, nothing written: " ~ key | join(' or ') ~ " is null. "
       ~ "A null equals nothing, so a merge would add such a row again and again") %}
@@ -141,6 +151,7 @@
   {% for row in run_query(doubled).rows %}
     {% set example = [] %}
     {% for column in key %}{% do example.append(column ~ ' = ' ~ row[loop.index0]) %}{% endfor %}
+    {% do t2.partitioned_discard(temp) %}
     {% do exceptions.raise_compiler_error(
       model.name ~ ": the key (" ~ key | join(', ') ~ ") is not unique in the new rows, nothing written: "
       ~ example | join(', ') ~ " comes " ~ row[key | length] | int ~ " times. Make the SQL return one row a key") %}

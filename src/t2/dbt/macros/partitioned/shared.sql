@@ -1,9 +1,14 @@
-{# A name that no other process, thread or run uses; the table's own name leads so that people can place it. #}
+{# The temporary relation of the session, under a name of its own. #}
 {% macro partitioned_temp(relation) %}
+  {% set path = {'identifier': t2.partitioned_temp_name(relation), 'schema': none, 'database': none} %}
+  {% do return(relation.incorporate(path=path, type='table')) %}
+{% endmacro %}
+
+{# A name that no other process, thread or run uses; the table's own name leads so that people can place it. #}
+{% macro partitioned_temp_name(relation, build=none) %}
   {% set seed = invocation_id ~ relation ~ modules.datetime.datetime.now() ~ (range(99999) | random) ~ (range(99999) | random) %}
   {# lower case: PostgreSQL folds names that are not quoted, and dbt looks a relation's columns up by its exact name #}
-  {% set name = relation.identifier[:40] | lower ~ '__t2_' ~ local_md5(seed)[:12] %}
-  {% do return(relation.incorporate(path={'identifier': name, 'schema': none, 'database': none}, type='table')) %}
+  {% do return(relation.identifier[:40] | lower ~ '__t2_' ~ (build or local_md5(seed)[:12])) %}
 {% endmacro %}
 
 {#
@@ -71,10 +76,18 @@
   {% set row = run_query(query).rows[0] %}
   {% set counts = {'all': row[0] | int, 'refused': (row[1] or 0) | int, 'untimed': row[2] | int} %}
   {% if counts.refused %}
+    {% do t2.partitioned_discard(temp) %}
     {% do exceptions.raise_compiler_error(t2.partitioned_refusal(plan.window, counts)) %}
   {% endif %}
   {% do return(counts.all) %}
 {% endmacro %}
+
+{# Drops the rows that were built and are refused, where they would outlive the session. #}
+{% macro partitioned_discard(temp) %}
+  {% do adapter.dispatch('partitioned_discard', 't2')(temp) %}
+{% endmacro %}
+
+{% macro default__partitioned_discard(temp) %}{% endmacro %}
 
 {% macro partitioned_refusal(window, counts) %}
   {% set column = config.get('event_time') %}
