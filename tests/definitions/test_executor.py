@@ -190,3 +190,37 @@ def test_definitions_with_the_executor_merge_with_definitions_without_one(
     success, events = run(merged, instance)
     assert success
     assert any("Executing 2 steps in process" in (event.message or "") for event in events)
+
+
+def test_what_a_step_reported_last_counts_also_if_nobody_listened_until_it_ended(
+    instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Regression: between a wait without news and the look at the threads a step came to its end.
+    from queue import Empty, SimpleQueue
+
+    from t2.definitions import executor
+
+    class Late:
+        """A queue whose first wait ends without news, and when the step has."""
+
+        def __init__(self) -> None:
+            self._queue: SimpleQueue[object] = SimpleQueue()
+            self.put, self.empty = self._queue.put, self._queue.empty
+            self._waited = False
+
+        def get(self, timeout: float) -> object:
+            if self._waited:
+                return self._queue.get(timeout=timeout)
+            self._waited = True
+            for thread in threading.enumerate():
+                if thread.name == "only":
+                    thread.join()
+            raise Empty
+
+    @dg.asset
+    def only() -> None: ...
+
+    monkeypatch.setattr(executor, "SimpleQueue", Late)
+    success, events = run(dg.Definitions([only], executor=threads_executor()), instance)
+    assert success
+    assert steps(events, dg.DagsterEventType.STEP_SUCCESS) == ["only"]

@@ -193,7 +193,9 @@ class Steps:
             key, reported = self._queue.get(timeout=POOL_SECONDS if waits else POLL_SECONDS)
         except Empty:
             self._look = True  # a retry may be due, a slot of a pool free
-            for key in [key for key, running in self._running.items() if not running.thread.is_alive()]:
+            ended = [key for key, running in self._running.items() if not running.thread.is_alive()]
+            # What a thread reports is in the queue before it ends: nothing there, then it was interrupted.
+            for key in ended if self._queue.empty() else ():
                 yield from self._finish(key)
             return
         if isinstance(reported, DagsterEvent):
