@@ -18,8 +18,9 @@ test: setup lint types ## Run the checks and all tests.
 test-demo: setup ## Run the flights example's tests on 14 days of data.
 	@T2_E2E_DAYS=14 $(BIN)/python -m pytest tests/end_to_end/test_flights.py $(PYTEST)
 
-test-adapters: setup ## Run dbt's published tests of adapters with T2's package installed.
-	@$(BIN)/python -m pytest tests/dbt_package/adapter_suite -m 'adapters or not adapters' $(PYTEST)
+test-adapters: setup ## Run dbt's published tests of adapters, and T2's own on an emulator of BigQuery.
+	@scripts/bigquery-emulator
+	@$(BIN)/python -m pytest tests/dbt_package/adapter_suite tests/dbt_package/test_bqemulator.py -m 'adapters or not adapters' $(PYTEST)
 
 soak: setup ## Repeat races and crashes for as long as it takes to trust them.
 	@$(BIN)/python -m pytest -m soak $(PYTEST)
@@ -46,7 +47,8 @@ lock: setup ## Write requirements*.txt anew from requirements*.in.
 	@uv=$$(command -v uv || echo $(BIN)/uv); \
 	$$uv pip compile -q --universal --python-version 3.10 --generate-hashes --no-emit-index-url --no-header requirements.in -o requirements.txt && \
 	$$uv pip compile -q --universal --python-version 3.10 --generate-hashes --no-emit-index-url --no-header requirements-dev.in -o requirements-dev.txt && \
+	$$uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header requirements-bigquery.in -o requirements-bigquery.txt && \
 	$$uv pip compile -q --no-deps --generate-hashes --no-emit-index-url --no-header requirements-example.in -o requirements-example.txt
 
 clean: ## Remove .venv and everything that was built.
-	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-bigquery build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

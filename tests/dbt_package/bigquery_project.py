@@ -12,9 +12,9 @@ MODELS = {
               - name: events
                 loaded_at_field: loaded
                 config:
-                  event_time: at
+                  event_time: seen_at
                   meta: {t2: {batch_size: day, begin: 2024-01-01, timezone: Europe/Berlin}}
-                columns: [{name: at, data_type: timestamp}]
+                columns: [{name: seen_at, data_type: timestamp}]
         models:
           - name: filtered
             config:
@@ -40,11 +40,11 @@ MODELS = {
               meta: {t2: {merge: {last_seen: greatest}}}
             columns: [{name: visitor}, {name: last_seen, data_type: date}]
           - name: hourly
-            config: {event_time: at, batch_size: hour}
-            columns: [{name: at, data_type: timestamp}]
+            config: {event_time: seen_at, batch_size: hour}
+            columns: [{name: seen_at, data_type: timestamp}]
           - name: berlin
-            config: {event_time: at, meta: {t2: {timezone: Europe/Berlin}}}
-            columns: [{name: at, data_type: timestamp}]
+            config: {event_time: seen_at, meta: {t2: {timezone: Europe/Berlin}}}
+            columns: [{name: seen_at, data_type: timestamp}]
           - {name: weekly, config: {meta: {t2: {batch_size: week}}}}
           - {name: weekly_copied, config: {meta: {t2: {batch_size: week, bigquery: {write: copy}}}}}
           - name: by_month
@@ -78,10 +78,10 @@ MODELS = {
         select visitor, max(day) as last_seen from {{ t2.window('filtered') }} group by visitor
         """,
     "models/hourly.sql": """
-        select at, id, {{ t2.start() }} as since, {{ t2.start_date() }} as since_date
-        from {{ source('raw', 'events') }} where {{ t2.in_window('at') }}
+        select seen_at, id, {{ t2.start() }} as since, {{ t2.start_date() }} as since_date
+        from {{ source('raw', 'events') }} where {{ t2.in_window('seen_at') }}
         """,
-    "models/berlin.sql": "select at, id from {{ t2.window('raw', 'events') }}",
+    "models/berlin.sql": "select seen_at, id from {{ t2.window('raw', 'events') }}",
     "models/big_contract.sql": """
         select day, max(pages) as pages from {{ t2.window('raw', 'visits') }} group by day
         """,
@@ -106,7 +106,7 @@ def _renamed(statement: str) -> str:
 
 SOURCES = [
     *(_renamed(statement) for statement in RAW),
-    "create table raw.events (at timestamp, id int64, loaded timestamp)",
+    "create table raw.events (seen_at timestamp, id int64, loaded timestamp)",
     # Hours of two nights, in UTC: the first is still the 31st in Berlin's clock.
     *(
         f"insert into raw.events values (timestamp '{at}+00', {number}, timestamp '2024-01-05 00:00:00+00')"
