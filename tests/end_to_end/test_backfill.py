@@ -164,7 +164,7 @@ def test_whoever_is_killed_a_backfill_ends_and_builds_nothing_in_vain(world: Bac
     [number] = [row["id"] for row in rows]
     for role in chance.sample(roles, 4):
         time.sleep(chance.uniform(0.3, 2.0))
-        until(lambda role=role: world.is_over(number) or killed(world, role), 30)
+        until(lambda role=role: world.is_over(number) or killed(world, role), 90)
 
     assert world.wait(number, seconds=120)["done"] == 75
     for table, names in (("main/hourly", hours(0, 72)), ("main/balance", days(0, 3))):
