@@ -105,22 +105,25 @@
 {# Brings the table's columns in line as on_schema_change says; returns the names of those to insert. #}
 {% macro partitioned_columns(temp, relation) %}
   {% set on_change = incremental_validate_on_schema_change(config.get('on_schema_change'), default='ignore') %}
-  {% if t2.partitioned_columns_change(temp, relation, on_change) %}
+  {# asking for columns costs as much as writing a small partition: once each #}
+  {% set old = adapter.get_columns_in_relation(relation) %}
+  {% set new = adapter.get_columns_in_relation(temp) %}
+  {% if t2.partitioned_columns_change(old, new, on_change) %}
     {% do t2.partitioned_lock(relation, 'columns') %}
     {% if not (config.get('contract') or {}).enforced %}
       {% do adapter.expand_target_column_types(from_relation=temp, to_relation=relation) %}
     {% endif %}
     {% do process_schema_changes(on_change, temp, relation) %}
   {% endif %}
-  {% do return(adapter.get_columns_in_relation(relation if on_change == 'ignore' else temp) | map(attribute='name') | list) %}
+  {% do return((old if on_change == 'ignore' else new) | map(attribute='name') | list) %}
 {% endmacro %}
 
 {# Whether there may be something to change; the lock that a change needs would make every build wait. #}
-{% macro partitioned_columns_change(temp, relation, on_change) %}
+{% macro partitioned_columns_change(old_columns, new_columns, on_change) %}
   {% set old = {} %}
   {% set new = {} %}
-  {% for column in adapter.get_columns_in_relation(relation) %}{% do old.update({column.name: column.data_type}) %}{% endfor %}
-  {% for column in adapter.get_columns_in_relation(temp) %}{% do new.update({column.name: column.data_type}) %}{% endfor %}
+  {% for column in old_columns %}{% do old.update({column.name: column.data_type}) %}{% endfor %}
+  {% for column in new_columns %}{% do new.update({column.name: column.data_type}) %}{% endfor %}
   {% set strict = on_change in ('sync_all_columns', 'fail') %}
   {% set added = new | reject('in', old) | list %}
   {% set removed = old | reject('in', new) | list %}
