@@ -83,11 +83,17 @@ class Planner:
         return replace(state, tables=tables)
 
     def requests(self) -> Iterator[dg.RunRequest]:
-        """Yield what the last plan asks for: runs that build, and the daily checks that are due."""
+        """Yield what the last plan asks for: runs that build, and the daily checks that are due.
+
+        What the queue has no room for is asked for when a run has ended, which is news.
+        """
+        self._asked = False
         if self._plan is None:
             return
         for request in packed(self.project, self._plan.requests):
-            yield run_request(request, self._checks(request), self._limits(request))
+            if self._room is None or self._room.take(request.priority):
+                self._asked = True
+                yield run_request(request, self._checks(request), self._limits(request))
         due, self._next_daily = daily_checks(self.project, self._plan.state, self._plan.now)
         fresh = [wanted for wanted in due if wanted.run_key not in self._checked]
         for wanted in fresh[:MAX_REQUESTS]:
