@@ -33,12 +33,7 @@ OUTSIDE = {
 PRIVATE = {
     re.compile(r"^dagster(_\w+)?\._"): {"definitions/_dagster/"},
     # The warehouse server needs no more of dbt than its adapter.
-    re.compile(r"^dbt(_common)?\.(?!cli\.main$)"): {
-        "runtime/_dbt.py",
-        "runtime/_dbt_duckdb.py",
-        "runtime/_dbt_events.py",
-        "runtime/_dbt_relations.py",
-    },
+    re.compile(r"^dbt(_common)?\.(?!cli\.main$)"): {"runtime/_dbt/"},
 }
 HOMES = set().union(*PRIVATE.values())
 

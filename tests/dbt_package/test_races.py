@@ -6,7 +6,6 @@ One round of each is in `make test`, fifty in `make soak`.
 from __future__ import annotations
 
 import multiprocessing
-import os
 import random
 import signal
 import time
@@ -69,7 +68,7 @@ class Builder:
         return not self.process.is_alive()
 
     def kill(self) -> None:
-        os.kill(self.process.pid or 0, signal.SIGKILL)
+        self.process.kill()  # which also may have ended meanwhile
         self.process.join()
 
     def missing(self) -> list[str]:

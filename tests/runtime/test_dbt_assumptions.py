@@ -1,4 +1,4 @@
-"""What T2 assumes of dbt's private API: an upgrade that breaks one of these breaks `runtime/_dbt.py` only."""
+"""What T2 assumes of dbt's private API: an upgrade that breaks one of these breaks `runtime/_dbt/` only."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from dbt.materializations.incremental.microbatch import MicrobatchBuilder
 from dbt.task.run import MicrobatchBatchRunner, ModelRunner
 from dbt_common.events.event_manager_client import get_event_manager
 
-from t2.runtime._dbt import Dbt
+from t2.runtime._dbt.session import Dbt
 from t2.runtime.turns import is_locked_out, name_holder
 from t2.runtime.warm import Warm
 
@@ -182,7 +182,7 @@ def test_only_what_a_listener_wants_is_fired(warm: Warm) -> None:
     from dbt_common.events.base_types import EventLevel
     from dbt_common.events.event_manager import EventManager
 
-    from t2.runtime._dbt_events import fire_loud_events_only
+    from t2.runtime._dbt.events import fire_loud_events_only
 
     manager, heard = EventManager(), []
     manager.add_callback(heard.append)
@@ -202,7 +202,7 @@ def test_arguments_of_tests_without_jinja_are_left_as_they_are() -> None:
     """What `_is_plain` spares dbt: a template for each of them."""
     from dbt.clients.jinja import get_rendered
 
-    from t2.runtime._dbt import _is_plain
+    from t2.runtime._dbt.session import _is_plain
 
     for text in ("alpha", "1", "1.0", "True", "None", "it''s", "[1, 2]", "", " a ", "id > 0 # so", "100%"):
         assert _is_plain(text) != any(sign in text for sign in "{}()")
@@ -272,5 +272,5 @@ def test_the_cache_of_relations_tells_what_it_does_by_events_alone(warm: Warm) -
     from dbt.adapters.events.types import CacheAction
 
     assert "fire_event(" in inspect.getsource(cache.RelationsCache.add)
-    assert cache.fire_event.__module__ == "t2.runtime._dbt"
+    assert cache.fire_event.__module__ == "t2.runtime._dbt.loading"
     assert CacheAction().level_tag() == "debug"

@@ -25,7 +25,7 @@ import t2
 from t2.errors import DbtError
 from t2.project.model import Project
 from t2.runtime import warehouse
-from t2.runtime._dbt_duckdb import ServerEnvironment
+from t2.runtime._dbt.duckdb import ServerEnvironment
 from t2.runtime.build import Checked, build
 from t2.runtime.duckdb_client import ServerSession, WarehouseLostError, find_server, locked
 from t2.runtime.monitors import look

@@ -195,7 +195,7 @@ MUTANTS: dict[str, tuple[str, Any, tuple[str, ...]]] = {
         ("not_null_events_id", "amount_null", "folded_in"),
     ),
     "thresholds do not matter": (
-        "t2.runtime._dbt.Dbt._only_counts",
+        "t2.runtime._dbt.session.Dbt._only_counts",
         lambda dbt, config: True,
         ("not_null_events_id", "unique_events_id"),
     ),

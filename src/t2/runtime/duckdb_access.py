@@ -25,19 +25,19 @@ def cursor(project: Project) -> Iterator[Any]:
     Waits for its turn. ConfigError if the warehouse is not a local DuckDB file, NotFound if there is none
     yet, DbtError if a program that takes no turns keeps it open.
     """
-    from t2.runtime import _dbt_duckdb
+    from t2.runtime._dbt import duckdb as dbt_duckdb
 
     credentials = _credentials(project)
     root, file = Path(project.root), Path(credentials.path)
     if is_served(root):
-        handle = _dbt_duckdb.ServerEnvironment(credentials, root).handle()
+        handle = dbt_duckdb.ServerEnvironment(credentials, root).handle()
         try:
             yield handle
         finally:
             handle.close()
         return
     with _turn(file):
-        environment = _dbt_duckdb.open_here(credentials)
+        environment = dbt_duckdb.open_here(credentials)
         try:
             yield environment.handle().cursor()
         finally:
@@ -68,7 +68,7 @@ def copy_file(project: Project, target: Path) -> int:
 
 
 def _credentials(project: Project) -> Any:
-    from t2.runtime._dbt import is_local, read_credentials
+    from t2.runtime._dbt.loading import is_local, read_credentials
 
     credentials = read_credentials(project)
     if credentials.type != "duckdb" or not is_local(credentials.path):

@@ -114,12 +114,12 @@ class OwnedFile:
             self._changed.notify_all()
 
     def _connect(self, credentials: Any, alive: Alive) -> Any:
-        from t2.runtime import _dbt_duckdb  # not installed where the warehouse is another
+        from t2.runtime._dbt import duckdb as dbt_duckdb  # not installed where the warehouse is another
 
         told = ""
         started = time.monotonic()
         while True:
-            environment = _dbt_duckdb.open_here(credentials)
+            environment = dbt_duckdb.open_here(credentials)
             try:
                 environment.handle().close()
             except Exception as error:

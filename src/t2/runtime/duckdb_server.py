@@ -131,7 +131,7 @@ def _answer(environment: Any, handle: Any, what: str, *arguments: Any) -> tuple[
 
 
 def _failure(error: Exception) -> tuple[bool, tuple[str, str]]:
-    from t2.runtime._dbt_duckdb import message_of
+    from t2.runtime._dbt.duckdb import message_of
 
     return False, message_of(error)
 

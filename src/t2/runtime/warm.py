@@ -24,7 +24,8 @@ from typing import Any, TypeVar
 
 from t2.errors import DbtError, NotFound
 from t2.project.model import Project
-from t2.runtime._dbt import Dbt, DbtBaseException, is_local
+from t2.runtime._dbt.loading import is_local
+from t2.runtime._dbt.session import Dbt, DbtBaseException
 from t2.runtime.duckdb_client import LOST
 from t2.runtime.nodes import NodeResult
 

@@ -1,40 +1,25 @@
-"""dbt's private API: what it takes to run a node without dbt's command line.
-
-The only module that imports it; tests/runtime/test_dbt_assumptions.py holds each assumption.
-
-dbt keeps flags, adapters and the event manager in globals: whoever ran dbt in this process before (a parse
-through dbtRunner, another project) has replaced them, so each use puts its own back first.
-"""
+"""What it takes to run a node without dbt's command line."""
 
 from __future__ import annotations
 
-import contextvars
 import copy
 import os
-import re
 import threading
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import dbt.adapters.cache
 import dbt_common.clients.agate_helper  # noqa: F401 - dbt imports it with the first statement
 from dbt.adapters.factory import FACTORY
 from dbt.adapters.sql.connections import SQLConnectionManager
 from dbt.cli.flags import Flags
 from dbt.cli.types import Command
 from dbt.clients.jinja import GENERIC_TEST_KWARGS_NAME, add_rendered_test_kwargs
-from dbt.config.runtime import RuntimeConfig, load_profile, load_project
 from dbt.context.providers import generate_runtime_macro_context
-from dbt.context.query_header import generate_query_header_context
-from dbt.contracts.graph.manifest import Manifest
 from dbt.events.logging import setup_event_logger
 from dbt.flags import get_flags, set_flags
 from dbt.materializations.incremental.microbatch import MicrobatchBuilder
-from dbt.mp_context import get_mp_context
-from dbt.plugins import set_up_plugin_manager
 from dbt.task.run import MicrobatchBatchRunner, ModelRunner
 from dbt.task.seed import SeedRunner
 from dbt.task.snapshot import SnapshotRunner
@@ -46,19 +31,21 @@ from dbt_common.events.contextvars import log_contextvars, task_contextvars
 from dbt_common.events.event_manager_client import get_event_manager
 from dbt_common.exceptions import DbtBaseException, DbtRuntimeError
 
-from t2.errors import DbtError
 from t2.project.model import Project
-from t2.runtime import _dbt_events
-from t2.runtime._dbt_relations import Relations
+from t2.runtime._dbt import events
+from t2.runtime._dbt.loading import (
+    SPENT,
+    globals_lock,
+    load_adapter,
+    load_config,
+    options_of,
+    read_manifest,
+)
+from t2.runtime._dbt.relations import Relations
 
-__all__ = ["Dbt", "DbtBaseException", "is_local", "read_credentials"]
+__all__ = ["Dbt", "DbtBaseException"]
 
-GRAPH = "exposures functions groups metrics nodes sources semantic_models saved_queries"
 RUNNERS = {"test": TestRunner, "seed": SeedRunner, "snapshot": SnapshotRunner}
-
-_globals = threading.RLock()
-# Seconds that the statements of the node that runs in this context have taken so far.
-_spent: contextvars.ContextVar[list[float] | None] = contextvars.ContextVar("t2_spent", default=None)
 
 
 class Dbt:
@@ -69,20 +56,20 @@ class Dbt:
         self._lock = threading.RLock()
         self._schemas: set[Any] = set()
         self._macro_context: dict[str, Any] | None = None
-        _dbt_events.make_debug_events_lazily()
+        events.make_debug_events_lazily()
         set_invocation_context({})
         get_invocation_context()._env = dict(os.environ)
-        with _globals:
-            self._flags = Flags.from_dict(Command.RUN, _options(project, scratch))
+        with globals_lock:
+            self._flags = Flags.from_dict(Command.RUN, options_of(project, scratch))
             self._install_flags()
-            self.config = _config(project, self._flags)
-            self.manifest = _read_manifest(Path(project.manifest))
-            self._adapter = _adapter(self.config, self.manifest)
+            self.config = load_config(project, self._flags)
+            self.manifest = read_manifest(Path(project.manifest))
+            self._adapter = load_adapter(self.config, self.manifest)
             self._relations = Relations(self._adapter)
 
     def install(self, target_path: str) -> None:
         """Put this project's flags, adapter and listener into dbt's globals, if they are not there."""
-        with _globals:
+        with globals_lock:
             self._install_flags()
             FACTORY.adapters[self.config.credentials.type] = self._adapter
             self.config.target_path = target_path
@@ -132,7 +119,7 @@ class Dbt:
         self.ensure_schema(node)
         runner = self._runner(config, node, batch)
         spent: list[float] = []
-        _spent.set(spent)
+        SPENT.set(spent)
         with (
             task_contextvars(project_root=config.project_root),
             log_contextvars(node_info=node.node_info),
@@ -251,9 +238,9 @@ class Dbt:
 
     def serve(self, project_dir: Path | None) -> None:
         """Have the warehouse server of a project execute everything, or this process again (None)."""
-        from t2.runtime import _dbt_duckdb
+        from t2.runtime._dbt import duckdb
 
-        _dbt_duckdb.serve(Path(self.config.credentials.path), project_dir)
+        duckdb.serve(Path(self.config.credentials.path), project_dir)
 
     def forget(self) -> None:
         """Forget which relations the warehouse holds: another process may have made or dropped some."""
@@ -287,7 +274,7 @@ class Dbt:
         manager = get_event_manager()
         if self._on_event not in manager.callbacks or manager.loggers:
             setup_event_logger(self._flags, callbacks=[self._on_event])
-            _dbt_events.fire_loud_events_only(manager, self._on_event)
+            events.fire_loud_events_only(manager, self._on_event)
 
     def _runner(self, config: Any, node: Any, batch: tuple[datetime, datetime] | None) -> Any:
         if batch is None:
@@ -345,25 +332,6 @@ class _BatchRunner(MicrobatchBatchRunner):  # type: ignore[misc]
         return ModelRunner._execute_model(self, hook, config, model, context, materialization)
 
 
-class _Graph(Mapping[str, Any]):
-    """One kind of node in the macros' `graph`, each made when asked for; dbt makes all 14,000 at once."""
-
-    def __init__(self, nodes: Mapping[str, Any]) -> None:
-        self._nodes = nodes
-        self._made: dict[str, Any] = {}
-
-    def __getitem__(self, unique_id: str) -> Any:
-        if unique_id not in self._made:
-            self._made[unique_id] = self._nodes[unique_id].to_dict(omit_none=False)
-        return self._made[unique_id]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._nodes)
-
-    def __len__(self) -> int:
-        return len(self._nodes)
-
-
 def _is_plain(value: Any) -> bool:
     """Whether dbt leaves an argument of a test as it is; it compiles a template for each to find that out."""
     if isinstance(value, list):
@@ -377,99 +345,3 @@ def _test_macro(node: Any) -> str:
     """Return the macro that a generic test is, where nobody has replaced it."""
     metadata = node.test_metadata
     return f"macro.{metadata.namespace or 'dbt'}.test_{metadata.name}"
-
-
-def _timed(execute: Callable[..., Any]) -> Callable[..., Any]:
-    """Add up what statements take, their rows fetched, for the node that they belong to."""
-
-    def timed(*arguments: Any, **options: Any) -> Any:
-        spent, started = _spent.get(), time.perf_counter()
-        try:
-            return execute(*arguments, **options)
-        finally:
-            if spent is not None:
-                spent.append(time.perf_counter() - started)
-
-    return timed
-
-
-def read_credentials(project: Project) -> Any:
-    """Return dbt's credentials of a project's target, without its manifest. DbtError with dbt's message."""
-    try:
-        with _globals:
-            set_flags(Flags.from_dict(Command.RUN, _options(project, project.root)))
-            credentials = load_profile(project.root, {}, None, project.target or None).credentials
-    except DbtBaseException as error:
-        raise DbtError(str(error), where=project.root) from error
-    _anchor(credentials, Path(project.root))
-    return credentials
-
-
-def is_local(path: str) -> bool:
-    """Return whether a DuckDB path names a file of this machine."""
-    return path != ":memory:" and not re.match(r"[A-Za-z]\w+:", path)
-
-
-def _options(project: Project, scratch: str) -> dict[str, Any]:
-    return {
-        "project_dir": project.root,
-        "profiles_dir": project.profiles_dir,
-        **({"target": project.target} if project.target else {}),
-        "target_path": scratch,
-        "log_path": scratch,
-        "log_level": "none",
-        "log_level_file": "none",
-        "version_check": False,
-        "send_anonymous_usage_stats": False,
-        "write_json": False,
-        "populate_cache": False,
-        "use_colors": False,
-    }
-
-
-def _config(project: Project, flags: Any) -> Any:
-    profile = load_profile(project.root, {}, None, project.target or None)
-    loaded = load_project(project.root, False, profile, {}, validate=True)
-    set_up_plugin_manager(project_name=loaded.project_name)
-    config = RuntimeConfig.from_parts(loaded, profile, flags)
-    _anchor(config.credentials, Path(project.root))
-    config.load_dependencies()
-    return config
-
-
-def _anchor(credentials: Any, root: Path) -> None:
-    """Make a DuckDB profile's paths absolute: dbt changes to the project's directory, T2 must not."""
-    if credentials.type != "duckdb":
-        return
-    for database in (credentials, *(credentials.attach or [])):
-        if is_local(database.path):
-            database.path = str(root / database.path)
-    credentials.settings = {"file_search_path": str(root), **(credentials.settings or {})}
-
-
-def _read_manifest(path: Path) -> Any:
-    manifest = Manifest.from_msgpack(path.read_bytes())
-    manifest.flat_graph = {kind: _Graph(getattr(manifest, kind)) for kind in GRAPH.split()}
-    manifest._lock = threading.Lock()
-    return manifest
-
-
-def _keep_quiet(*event: Any) -> None:
-    """Fire no event."""
-
-
-def _adapter(config: Any, manifest: Any) -> Any:
-    if config.credentials.type == "duckdb":
-        from t2.runtime import _dbt_duckdb
-
-        _dbt_duckdb.install()
-    adapter = FACTORY.get_adapter_class_by_name(config.credentials.type)(config, get_mp_context())
-    # Two thirds of what a schema of 2,000 relations costs to read: an event for each, which nobody is shown.
-    dbt.adapters.cache.fire_event = _keep_quiet
-    # dbt's lock lives in shared memory: a forked child that is killed would lock out its siblings.
-    adapter.connections.lock = threading.RLock()
-    adapter.connections.execute = _timed(adapter.connections.execute)
-    adapter.set_macro_context_generator(generate_runtime_macro_context)
-    adapter.set_macro_resolver(manifest)
-    adapter.connections.set_query_header(generate_query_header_context(adapter.config, manifest))
-    return adapter

@@ -1,7 +1,6 @@
 """dbt-duckdb's private API: where its statements are executed, here or in the warehouse server.
 
-The only module besides `_dbt.py` that imports dbt; the server needs no more of dbt than this.
-tests/runtime/test_dbt_assumptions.py holds each assumption.
+The warehouse server needs no more of dbt than this.
 """
 
 from __future__ import annotations
