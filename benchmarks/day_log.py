@@ -36,16 +36,6 @@ class Parts:
     rest: float = 0.0
     ready_to_landed: list[float] = field(default_factory=list)
 
-    @property
-    def own_seconds(self) -> float:
-        """What T2, dbt and Dagster add to the statements of tables."""
-        return self.dbt + self.rest
-
-    @property
-    def test_seconds(self) -> float:
-        """What T2 and dbt add to the statements of tests."""
-        return self.tests_dbt
-
 
 def parts_of(instance: dg.DagsterInstance, project: Project, since: float) -> Parts:
     """Read all runs that were requested after `since` (epoch seconds)."""
