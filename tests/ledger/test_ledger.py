@@ -298,3 +298,13 @@ def test_two_followers_on_postgres_do_each_other_no_harm(postgres: str) -> None:
         thread.join()
     assert ledgers[0].cursor == 199
     assert np.array_equal(ledgers[0].state(PROJECT, NOW).tables["s/a"].landed_id, [198, 199, 191])
+
+
+def test_a_target_that_is_reported_after_its_run_has_ended_waits_for_nobody(url: str) -> None:
+    # Regression: a daemon was killed before it had stored what a run builds; the run came back as queued.
+    ended = [RunChanged(1, AT, "r1", "queued"), RunChanged(2, AT + 1, "r1", "failure")]
+    ledger = followed(url, [*ended, Planned(3, AT + 2, "r1", "s/a", DAY)])
+    past = ledger.state(PROJECT, NOW).tables["s/a"]
+    assert past.active_runs == 0
+    assert not past.active.any()
+    assert ledger.active_run_ids() == set()

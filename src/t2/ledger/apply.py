@@ -78,10 +78,11 @@ class Batch:
             row.update({f"{moment}_id": event.id, f"{moment}_at": event.at})
 
     def planned(self, event: Planned, _stale: bool) -> None:
-        """Take a target of a run."""
-        row = self._run(event.run_id)
-        if event.id > row["status_id"]:
-            row.update(status="queued", status_id=event.id)
+        """Take a target of a run; of its status this says no more than that there is such a run.
+
+        What a cut-off launch had not reported is reported later, and the run may have ended by then.
+        """
+        self._run(event.run_id)
         self._target(event, "planned_id")
 
     def check_planned(self, event: CheckPlanned, _stale: bool) -> None:
