@@ -37,7 +37,7 @@ types: setup
 demo: setup ## Run the flights example with Dagster's UI; ONCE=1 lands 14 days without a browser and exits.
 	@$(BIN)/python examples/nycflights/demo.py $(if $(ONCE),--once)
 
-bench: setup ## Measure T2 beside stock Dagster + dbt (about 45 minutes on 2 idle cores).
+bench: setup ## Measure T2 beside stock Dagster + dbt (more than an hour on 2 idle cores).
 	@$(BIN)/python -m benchmarks
 
 bench-quick: setup ## The same figures on smaller projects.

@@ -24,7 +24,7 @@ def _now(grid: Grid, count: int) -> datetime:
     return datetime.fromtimestamp(int(grid.boundaries(count)[-1]), timezone.utc)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(grains, begins, zones)
 def test_dagsters_keys_and_windows_are_those_of_the_grid(grain: Grain, begin: datetime, zone: str) -> None:
     partitioning = Partitioning(grain, begin, "at", zone)
@@ -53,7 +53,7 @@ def test_a_day_on_which_the_clocks_change_has_23_or_25_hours(zone: str, around: 
     assert hours == (23 if around.month == 3 else 25)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     grains, grains, begins, begins, st.sampled_from(["UTC", "America/New_York"]), st.integers(0, 5), st.data()
 )
@@ -93,7 +93,7 @@ def _compare(
     assert not list(result.required_but_nonexistent_subset.get_partition_keys())
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(grains, begins, st.integers(1, 5), st.data())
 def test_a_table_that_reads_itself_reads_its_earlier_partitions(
     grain: Grain, begin: datetime, lookback: int, data: st.DataObject

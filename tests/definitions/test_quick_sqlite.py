@@ -46,8 +46,19 @@ def test_what_was_not_committed_is_rolled_back(tmp_path: Path) -> None:
     connection = one.connect()
     connection.exec_driver_sql("insert into t values (1)")
     raw(connection).close()  # type: ignore[attr-defined]
+    with one.connect() as following:
+        assert following.exec_driver_sql("select count(*) from t").scalar() == 0
+    connection.close()
+
+
+def test_a_connection_that_is_closed_twice_has_one_user(tmp_path: Path) -> None:
+    one = engine(tmp_path / "a.db")
     with one.connect() as connection:
-        assert connection.exec_driver_sql("select count(*) from t").scalar() == 0
+        closed = raw(connection)
+    closed.close()  # type: ignore[attr-defined]
+    with one.connect() as connection, one.connect() as beside:
+        assert raw(connection) is closed
+        assert raw(beside) is not closed
 
 
 def test_connections_of_few_files_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

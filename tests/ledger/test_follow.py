@@ -20,9 +20,7 @@ from t2.ledger.events import Event
 from t2.ledger.ledger import Ledger
 from t2.ledger.wipes import empty
 
-QUICK = settings(
-    deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
-)
+QUICK = settings(suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
 
 
 class CrashError(Exception):

@@ -247,7 +247,8 @@ class Reference:
         key, index = part
         table = self.project.tables.get(key)
         found: set[str] = set()
-        anew = part in self.ready and not (table and table.reads_itself)  # the checks run anew
+        # Who reads it now does so in the run that checks it anew.
+        anew = part in self.ready and not (table and table.reads_itself) and not self.backlog.get(part)
         if self.exists(part) and not anew:
             found |= {name for name, failed in self.past(key).barred.items() if failed[index]}
         for upstream in table.upstreams if table else ():
@@ -329,6 +330,8 @@ class Reference:
         while last + 1 in self.indices(table.key) and last + 2 - first <= table.backfill.partitions_per_run:
             if bool(self.wanted((table.key, last + 1))) is not self.inside:
                 break
+            if self.backlog.get((table.key, last + 1), 0) != self.backlog.get((table.key, first), 0):
+                break
             if not all(self.is_there(table, last + 1, upstream) for upstream in others):
                 break
             if self.closed(table, last + 1):
@@ -387,7 +390,8 @@ class Reference:
     def cut(self, max_requests: int) -> list[tuple[tuple[str, ...], int, int]]:
         room = {}
         for key, table in self.project.tables.items():
-            allowed = table.backfill.concurrency if table.materialized == "partitioned" else 1
+            alone = table.reads_itself or table.materialized != "partitioned"
+            allowed = 1 if alone else table.backfill.concurrency
             room[key] = allowed - self.past(key).active_runs
         left, taken = set(self.ready), set()
         left -= self.parted(left)

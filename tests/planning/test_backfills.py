@@ -169,6 +169,21 @@ def test_a_dirty_input_holds_back_readers_also_during_a_backfill() -> None:
     assert verdict(plan(made, state, NOW), "m/b", 6).outcome is Outcome.WAITING
 
 
+def test_what_failed_a_check_stays_barred_for_those_outside_until_a_backfill_has_built_it_anew() -> None:
+    # Regression: the check was taken to run anew also for who reads the old data meanwhile.
+    made = project(
+        source("s", DAYS), source("u", DAYS), table("a", DAYS, "raw/s"), table("b", DAYS, "m/a", "raw/u")
+    )
+    state = landed(made)
+    state.tables["m/a"].barred["m/b"] = np.arange(14) == 3
+    land(state, "raw/u", 3)
+    want(state, "m/a")
+    planned = plan(made, state, NOW)
+    assert runs(planned)[:1] == [(("m/a",), "2024-03-04", "2024-03-04")]
+    assert outcomes(planned, "m/b")[3] is Outcome.WAITING
+    assert [reason.key for reason in verdict(planned, "m/b", 3).reasons] == ["m/a"]
+
+
 def test_the_readers_of_a_partition_that_failed_in_a_backfill_wait_and_the_others_do_not() -> None:
     made = project(
         source("s", DAYS),
@@ -201,6 +216,18 @@ def test_a_self_dependent_table_goes_in_order_and_lets_its_current_partition_thr
     assert runs(plan(made, state, NOW)) == [(("m/t",), "2024-03-17", "2024-03-17")]
     build(state, "m/t", range(13, 14))
     assert runs(plan(made, state, NOW)) == [(("m/t",), "2024-03-08", "2024-03-11")]
+
+
+def test_a_self_dependent_table_goes_in_order_also_if_a_later_backfill_wants_what_is_earlier() -> None:
+    made = project(source("s", DAYS), table("t", DAYS, "raw/s", Upstream("m/t", 1), size=4))
+    state = landed(made)
+    want(state, "m/t", range(2, 4), backfill=1)
+    want(state, "m/t", range(2), backfill=2)
+    for backfill, days in ((2, range(2)), (1, range(2, 4))):
+        [request] = plan(made, state, NOW).requests
+        assert (request.backfill, request.partitions) == (backfill, 2)
+        build(state, "m/t", days)
+    assert plan(made, state, NOW).requests == ()
 
 
 def test_a_manual_table_is_built_where_a_backfill_wants_it_before_what_reads_it() -> None:

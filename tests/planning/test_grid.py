@@ -56,7 +56,7 @@ def epoch(moment: datetime) -> int:
     return int(moment.timestamp())
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(partitionings)
 def test_windows_are_those_of_a_calendar(partitioning: Partitioning) -> None:
     count = LENGTH[partitioning.grain]
@@ -73,7 +73,7 @@ def test_a_begin_that_names_the_second_of_two_midnights_starts_at_the_first() ->
     assert grid.window(24)[0] == datetime(2020, 11, 1, 4, tzinfo=timezone.utc)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(partitionings, st.integers(0, 29))
 def test_a_partition_is_over_from_the_second_its_window_ends(partitioning: Partitioning, index: int) -> None:
     grid = Grid.of(partitioning)
@@ -84,7 +84,7 @@ def test_a_partition_is_over_from_the_second_its_window_ends(partitioning: Parti
     assert grid.count(windows(partitioning, 1)[0][0] - timedelta(days=1000)) == 0
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(partitionings)
 def test_keys_round_trip_and_are_local_starts(partitioning: Partitioning) -> None:
     grid, count = Grid.of(partitioning), 30
@@ -119,7 +119,7 @@ def test_a_key_of_no_partition_is_not_found(grain: Grain, key: str) -> None:
         grid.index(key)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(partitionings, partitionings, st.integers(0, 7), st.integers(-40, 40), st.booleans(), st.data())
 def test_an_upstream_window_is_what_overlaps(
     reader: Partitioning,
@@ -139,7 +139,7 @@ def test_an_upstream_window_is_what_overlaps(
         assert found == reads(reader, upstream, lookback, index)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(partitionings, st.integers(1, 7), st.integers(0, 19))
 def test_a_self_reference_ends_where_the_partition_starts(
     partitioning: Partitioning, lookback: int, index: int
@@ -149,7 +149,7 @@ def test_a_self_reference_ends_where_the_partition_starts(
     assert tuple(range(low[index], high[index])) == tuple(range(max(index - lookback, 0), index))
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(partitionings, partitionings, st.integers(0, 3), st.integers(0, 40), st.integers(0, 40))
 def test_an_overlap_does_not_depend_on_how_many_partitions_are_asked_for(
     reader: Partitioning, upstream: Partitioning, lookback: int, few: int, more: int
@@ -195,7 +195,7 @@ def test_hours_are_hours_of_utc_whatever_the_time_zone() -> None:
     assert Grid.of(utc) is Grid.of(kolkata)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(partitionings, st.integers(0, 29), st.integers(0, 7))
 def test_back_steps_over_the_calendar(partitioning: Partitioning, index: int, steps: int) -> None:
     # Regression: from a day that begins at 01:00, because midnight is skipped, back gave 01:00 of another.
@@ -206,7 +206,7 @@ def test_back_steps_over_the_calendar(partitioning: Partitioning, index: int, st
     assert Grid.of(partitioning).back(start, steps) == instant(partitioning, wall)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(partitionings, st.integers(0, 9), st.integers(0, 9), st.data())
 def test_widen_gives_the_whole_partitions_around_a_window(
     partitioning: Partitioning, first: int, last: int, data: st.DataObject
@@ -227,7 +227,7 @@ def test_widen_gives_the_whole_partitions_around_a_window(
     assert Grid.of(partitioning).widen(*whole) == whole
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(partitionings, st.integers(0, 29))
 def test_at_is_the_partition_that_holds_an_instant(partitioning: Partitioning, index: int) -> None:
     grid = Grid.of(partitioning)

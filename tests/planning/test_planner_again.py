@@ -38,7 +38,7 @@ def some_of(dice: random.Random, old: State, new: State) -> State:
     return replace(new, tables=tables, wanted=dice.choice([{}, new.wanted]))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.integers(0, 2**32), st.integers(3, 8))
 def test_a_plan_is_the_same_with_and_without_the_last_one(seed: int, size: int) -> None:
     dice = random.Random(seed)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.planning.projects import chance_project, chance_state, utc
@@ -66,10 +67,22 @@ def compare(seed: int, size: int) -> None:
             assert told.reasons
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.integers(0, 2**32), st.integers(3, 8))
 def test_both_planners_agree(seed: int, size: int) -> None:
     compare(seed, size)
+
+
+@pytest.mark.soak
+@settings(max_examples=20_000, derandomize=False)
+@given(st.integers(0, 2**32), st.integers(3, 8))
+def test_both_planners_agree_for_long(seed: int, size: int) -> None:
+    compare(seed, size)
+
+
+def test_two_backfills_of_a_table_that_reads_itself_have_a_run_each() -> None:
+    # Regression: one run was found of what two backfills want, and its later half was built first.
+    compare(seed=269, size=5)
 
 
 def test_what_waits_for_a_check_on_a_partition_that_is_about_to_be_built_anew_has_a_reason() -> None:

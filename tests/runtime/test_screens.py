@@ -167,7 +167,7 @@ def compare(shop: Shop, data: st.DataObject, names: Sequence[str] = ()) -> int:
     return screened
 
 
-QUIETLY = settings(deadline=None, suppress_health_check=list(HealthCheck), database=None)
+QUIETLY = settings(suppress_health_check=list(HealthCheck), database=None)
 
 
 @settings(QUIETLY, max_examples=40)

@@ -61,7 +61,7 @@ def macros(duckdb_project: Project) -> Warm:
     day=st.integers(0, 6000),
     length=st.integers(1, 5),
 )
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_macro_and_python_agree_on_every_window(
     macros: Warm, grains: tuple, zones: tuple, lookback: int, day: int, length: int
 ) -> None:

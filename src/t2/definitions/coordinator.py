@@ -10,8 +10,9 @@ In dagster.yaml:
 
 Dagster's own backfills submit all their runs at once. Each gets a tag that says how many runs of its table
 may be in progress, by which Dagster's tag concurrency limits hold the others back, and a priority below
-everything else's. The planner's runs come with that tag, so that all of them count together. One slot of the
-queue is never a backfill's. With Dagster's QueuedRunCoordinator instead, backfills work without these limits.
+everything else's. The planner's runs of tables that are being backfilled come with that tag, so that all of
+them count together. One slot of the queue is never a backfill's. With Dagster's QueuedRunCoordinator instead,
+backfills work without these limits.
 """
 
 from __future__ import annotations

@@ -99,7 +99,8 @@ def _gates(project: Project, state: State) -> Gates:
         past = state.tables[node.key]
         if isinstance(node, Table):
             gates.closed(node, past)
-        gates.pass_on(node, past, np.zeros(past.count, np.bool_))
+        none = np.zeros(past.count, np.bool_)
+        gates.pass_on(node, past, ready=none, anew=none)
     return gates
 
 

@@ -41,6 +41,7 @@ class Planner:
         self._plan: Plan | None = None
         self._room: QueueRoom | None = None
         self._asked = False  # whether something of the last plan was asked for
+        self._backfilled: set[str] = set()  # the tables that Dagster's own backfills build
         self._next_daily = 0.0
         self._checked: set[str] = set()  # the daily checks that this process asked for
         self._daily = {node.key for node in project.nodes() if any(test.daily for test in node.tests)}
@@ -69,14 +70,12 @@ class Planner:
         There may be a year of them, and the queue lets only a few start (`coordinator`).
         """
         state = self.ledger.state(self.project, now)
+        self._backfilled = set()
         if not self._launches.backfilling:
             return state
-        queued = Counter(
-            key
-            for run in self.ledger.active_runs()
-            if run.status == "queued" and run.run_id in self._launches.backfilling
-            for key in run.tables
-        )
+        runs = [run for run in self.ledger.active_runs() if run.run_id in self._launches.backfilling]
+        self._backfilled = {key for run in runs for key in run.tables}
+        queued = Counter(key for run in runs if run.status == "queued" for key in run.tables)
         tables = dict(state.tables)
         for key in queued.keys() & tables.keys():
             tables[key] = replace(tables[key], active_runs=tables[key].active_runs - queued[key])
@@ -103,8 +102,12 @@ class Planner:
             self._next_daily = 0.0
 
     def _limits(self, request: Request) -> dict[str, str]:
-        """Return the tags by which Dagster's backfills of the same tables wait for a run."""
-        tables = {dg.AssetKey(key.split("/")): self.project.tables[key] for key in request.tables}
+        """Return the tags by which Dagster's backfills of the same tables wait for a run.
+
+        A run of many tables gets none for the others: it would wait for whatever one of them waits for.
+        """
+        keys = self._backfilled.intersection(request.tables)
+        tables = {dg.AssetKey(key.split("/")): self.project.tables[key] for key in keys}
         return limits(tables, lambda key: tables[key].runs_at_once)
 
     def _checks(self, request: Request) -> list[dg.AssetCheckKey] | None:

@@ -36,13 +36,17 @@ class _Kept(sqlite3.Connection):
     """A connection that waits for its next use instead of being closed."""
 
     place: Hashable = None
+    closed = False  # by who used it last
 
     def close(self) -> None:
-        """Put the connection where the next one is taken from."""
+        """Put the connection where the next one is taken from; as in sqlite3, a second time does nothing."""
+        if self.closed:
+            return
         if self.in_transaction:
             self.rollback()
         left: list[_Kept] = []
         with _lock:
+            self.closed = True
             if _keeping:
                 _idle.setdefault(self.place, []).append(self)
                 _idle.move_to_end(self.place)
@@ -83,7 +87,7 @@ def close() -> None:
         left = [connection for connections in _idle.values() for connection in connections]
         _idle.clear()
     for connection in left:
-        connection.close()
+        sqlite3.Connection.close(connection)
 
 
 def _connect(
@@ -96,7 +100,9 @@ def _connect(
     with _lock:
         waiting = _idle.get(place)
         if waiting:
-            return waiting.pop()
+            kept = waiting.pop()
+            kept.closed = False
+            return kept
     options = {**options, "check_same_thread": False, "factory": _Kept}
     connection: _Kept = sqlite3.connect(*arguments, **options)
     connection.place = place

@@ -102,10 +102,12 @@ def _load(options: argparse.Namespace, projects: list[Project]) -> str | None:
 
 def _load_dbt(projects: list[Project]) -> None:
     """Have dbt ready in every child; if that fails, a child tries it again and its run tells why."""
-    for project in projects:
-        from t2.runtime import build, warehouse  # noqa: F401 - what a step imports
-        from t2.runtime.warm import Warm
+    if not projects:
+        return
+    from t2.runtime import build, warehouse  # noqa: F401 - what a step imports
+    from t2.runtime.warm import Warm
 
+    for project in projects:
         try:
             Warm.of(project).prepare()
         except T2Error:

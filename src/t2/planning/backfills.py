@@ -80,10 +80,10 @@ class Part:
             by_hand = ~self.wanted & (past.active > 0)
             lookback = max(up.lookback for up in self.table.upstreams if up.key == self.table.key)
             index = np.arange(past.count)
-            own.busy |= self.wanted & range_any(by_hand, np.maximum(index - lookback, 0), index)
+            own.busy |= self.owed & range_any(by_hand, np.maximum(index - lookback, 0), index)
             seen.blocked |= by_hand
             seen.active = np.where(self.wanted, past.active, Active.NO).astype(np.int8)
-        in_order(self.table, seen, own, decided, changed)
+        in_order(self.table, seen, own, decided, changed, self.backfill)
         self._take(self.wanted, inputs, outcome, own, decided)
         if eager:
             self._wait_behind(inputs, outcome, alone)

@@ -29,14 +29,17 @@ class Gates:
         read = self._read[table.key] = self._reads(table, past)
         return read.get(table.key, np.zeros(past.count, np.bool_))
 
-    def pass_on(self, node: Table | Source, past: TableState, ready: Bools) -> None:
-        """Keep what readers have to know of a node; on what is built in this tick, its checks run anew."""
+    def pass_on(self, node: Table | Source, past: TableState, ready: Bools, anew: Bools) -> None:
+        """Keep what readers have to know of a node.
+
+        `ready`: what is built in this tick; `anew`: what readers share that run with, and so its checks.
+        """
         if isinstance(node, Table) and node.is_view:
             return  # readers look through it
         there = past.landed_id > 0
         passed = {key: where & (there | ready) for key, where in self._read.get(node.key, {}).items()}
         for key, failed in past.barred.items():
-            _add(passed, key, failed & there & ~ready)
+            _add(passed, key, failed & there & ~anew)
         if passed:
             self._passed_on[node.key] = passed
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from t2.planning.grid import Ints
 from t2.planning.inputs import Bools, Inputs
 from t2.planning.state import TableState
 from t2.planning.verdict import BLOCKED, FAILED, HELD, LANDED, READY, RETRYING, WAITING
@@ -15,10 +16,16 @@ NEEDS_INPUTS = (BLOCKED, FAILED, RETRYING, READY)
 
 
 def in_order(
-    table: Table, past: TableState, inputs: Inputs, outcome: NDArray[np.int8], changed: Bools
+    table: Table,
+    past: TableState,
+    inputs: Inputs,
+    outcome: NDArray[np.int8],
+    changed: Bools,
+    backfill: Ints | None = None,
 ) -> None:
     """Let each partition wait for the earlier ones that it reads; `outcome` comes without that rule.
 
+    `backfill`: the one that a partition is built for alone, 0 for none; a run is of one.
     Marks in `inputs` what is busy or stuck because an earlier partition is. Partitions are
     looked at one by one from the first that is not up to date to the first that is busy: whatever
     follows that one waits, because each reads the one before.
@@ -35,7 +42,7 @@ def in_order(
             outcome[index] = WAITING
         built = outcome[index] in (RETRYING, READY) or past.active[index]
         if built or inputs.busy[index]:
-            _start(table, past, inputs, outcome, index)
+            _start(table, past, inputs, outcome, index, backfill)
             return
         inputs.stuck[index] |= stuck[read].any()
         waits = changed[index] and outcome[index] == WAITING
@@ -44,13 +51,23 @@ def in_order(
         usable[index] = past.landed[index] and not stuck[index]
 
 
-def _start(table: Table, past: TableState, inputs: Inputs, outcome: NDArray[np.int8], first: int) -> None:
+def _start(
+    table: Table,
+    past: TableState,
+    inputs: Inputs,
+    outcome: NDArray[np.int8],
+    first: int,
+    backfill: Ints | None,
+) -> None:
     """Let one run begin at `first` if that is ready, and all that follows wait."""
     end = first + 1
     if outcome[first] == READY and past.active_runs:
         outcome[first] = HELD
     elif outcome[first] == READY:
-        possible = inputs.complete[first : first + table.backfill.partitions_per_run]
+        span = slice(first, first + table.backfill.partitions_per_run)
+        possible = inputs.complete[span]
+        if backfill is not None:
+            possible = possible & (backfill[span] == backfill[first])
         end = first + (len(possible) if possible.all() else int(np.argmin(possible)))
         outcome[first:end] = READY
     rest = outcome[end:]

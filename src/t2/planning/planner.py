@@ -143,7 +143,7 @@ class _Tick:
         self.kept[source.key] = kept
         self.settled[source.key] = self.outside[source.key] = kept.offered
         self.due[source.key] = kept.due
-        self.gates.pass_on(source, past, none)
+        self.gates.pass_on(source, past, none, none)
 
     def table(self, table: Table) -> None:
         """Find the outcome of every partition of a table, as if there were room for all that is ready."""
@@ -201,6 +201,7 @@ class _Tick:
         if kept is not None and kept.offered.is_as(settled):
             settled = kept.offered  # so that what reads the table can keep its part
         self.settled[table.key] = self.outside[table.key] = settled
+        self.gates.pass_on(table, past, settled.ready, settled.ready & (not table.reads_itself))
 
     def _backfilled(self, table: Table, past: TableState, wanted: Wanted) -> None:
         """Do the same for a table of which backfills want something."""
@@ -224,6 +225,8 @@ class _Tick:
         self.settled[table.key] = part.from_inside(settled, outcome)
         self.outside[table.key] = part.from_outside(settled)
         self.backlogs[table.key] = part.backlog(outcome, busy)
+        anew = self.outside[table.key].ready & (not table.reads_itself)
+        self.gates.pass_on(table, past, settled.ready, anew)
 
     def finish(self, max_requests: int) -> Plan:
         """Cut what is ready into runs; what finds no room is held."""
@@ -329,7 +332,6 @@ class _Tick:
         self.outcomes[table.key] = outcome
         self.stale[table.key] = changed
         self.newest[table.key] = inputs.newest
-        self.gates.pass_on(table, past, outcome == READY)
         return Settled(past, past.landed & ~busy & ~stuck, busy, stuck, outcome == READY)
 
     def _window_end(self, node: Table | Source) -> float:

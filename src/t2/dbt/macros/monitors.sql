@@ -19,20 +19,27 @@
 
 {# One row a partition that has rows from `since` (a wall time) on: its start, rows, newest event time, last load. #}
 {% macro monitor_query(unique_id, column, type, grain, zone, since, loaded_at) %}
-  {% do return(adapter.dispatch('monitor_query', 't2')(unique_id, column, type, grain, zone, since, loaded_at)) %}
-{% endmacro %}
-
-{% macro default__monitor_query(unique_id, column, type, grain, zone, since, loaded_at) %}
   {% set node = graph.sources[unique_id] %}
   {% set column = t2.quoted_column(node, column) %}
-  {% set aware = type.startswith('timestamptz') or 'with time zone' in type %}
-  {% set wall = column ~ " at time zone '" ~ zone ~ "'" if aware else 'cast(' ~ column ~ ' as timestamp)' %}
+  {% set wall = adapter.dispatch('wall_time', 't2')(column, type, zone) %}
+  {% set partition = adapter.dispatch('start_of', 't2')(grain, wall) %}
   {% set query %}
-    select date_trunc('{{ grain }}', {{ wall }}) as t2_partition, count(*) as t2_rows, max({{ wall }}) as t2_newest,
+    select {{ partition }} as t2_partition, count(*) as t2_rows, max({{ wall }}) as t2_newest,
       {{ 'max(' ~ loaded_at ~ ')' if loaded_at else 'null' }} as t2_loaded
     from {{ node.relation_name }}
     where {{ column }} >= {{ t2.literal(t2.clock_parse(since), type, zone) }}
     group by 1
   {% endset %}
   {% do return(query) %}
+{% endmacro %}
+
+{# An event time as wall time of a zone. #}
+{% macro default__wall_time(column, type, zone) %}
+  {% set aware = type.startswith('timestamptz') or 'with time zone' in type %}
+  {% do return(column ~ " at time zone '" ~ zone ~ "'" if aware else 'cast(' ~ column ~ ' as timestamp)') %}
+{% endmacro %}
+
+{# The start of the hour, day, week, month or year of a wall time. #}
+{% macro default__start_of(grain, wall) %}
+  {% do return("date_trunc('" ~ grain ~ "', " ~ wall ~ ')') %}
 {% endmacro %}

@@ -61,6 +61,7 @@ _buffer = threading.local()
 
 
 def is_sqlite(instance: dg.DagsterInstance) -> bool:
+    """Whether an instance keeps its events in SQLite files."""
     from dagster._core.storage.event_log import SqliteEventLogStorage
 
     return isinstance(instance.event_log_storage, SqliteEventLogStorage)

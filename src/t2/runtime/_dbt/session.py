@@ -80,9 +80,9 @@ class Dbt:
             template_cache.get_node_template(macro)
         with self._lock:
             self._context_of_macros()
-        lookups = (self.manifest.ref_lookup, self.manifest.source_lookup)
-        models = (node for node in self.manifest.nodes.values() if node.resource_type == "model")
-        if all(lookups) and (model := next(models, None)) is not None:
+        _ = self.manifest.ref_lookup, self.manifest.source_lookup  # made when first asked for
+        model = next((node for node in self.manifest.nodes.values() if node.resource_type == "model"), None)
+        if model is not None:
             self._rehearse(copy.deepcopy(model))
 
     def _rehearse(self, model: Any) -> None:

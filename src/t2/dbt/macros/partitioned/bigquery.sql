@@ -152,16 +152,10 @@
   {% do return(t2.literal(wall, t2.column_type(model, model.config.event_time), own.zone if own else 'UTC')) %}
 {% endmacro %}
 
-{% macro bigquery__monitor_query(unique_id, column, type, grain, zone, since, loaded_at) %}
-  {% set node = graph.sources[unique_id] %}
-  {% set column = t2.quoted_column(node, column) %}
-  {% set wall = 'datetime(' ~ column ~ ", '" ~ zone ~ "')" if type.startswith('timestamp') else 'cast(' ~ column ~ ' as datetime)' %}
-  {% set query %}
-    select datetime_trunc({{ wall }}, {{ 'isoweek' if grain == 'week' else grain }}) as t2_partition, count(*) as t2_rows,
-      max({{ wall }}) as t2_newest, {{ 'max(' ~ loaded_at ~ ')' if loaded_at else 'null' }} as t2_loaded
-    from {{ node.relation_name }}
-    where {{ column }} >= {{ t2.literal(t2.clock_parse(since), type, zone) }}
-    group by 1
-  {% endset %}
-  {% do return(query) %}
+{% macro bigquery__wall_time(column, type, zone) %}
+  {% do return('datetime(' ~ column ~ ", '" ~ zone ~ "')" if type.startswith('timestamp') else 'cast(' ~ column ~ ' as datetime)') %}
+{% endmacro %}
+
+{% macro bigquery__start_of(grain, wall) %}
+  {% do return('datetime_trunc(' ~ wall ~ ', ' ~ ('isoweek' if grain == 'week' else grain) ~ ')') %}
 {% endmacro %}
