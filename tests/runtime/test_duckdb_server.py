@@ -367,6 +367,26 @@ def test_an_outside_program_gets_its_turn_between_two_sessions(served: Warm, new
     thread.join()
 
 
+def test_a_session_that_another_one_may_be_waiting_for_begins_before_an_outside_programs_turn(
+    served: Warm, new: Open
+) -> None:
+    # Regression: dbt-duckdb holds a lock of its process while its second thread's session begins.
+    idle = new()
+    idle.execute("select 1")
+    turn = Turn(file_of(served))
+    thread = threading.Thread(target=turn.take)
+    thread.start()
+    until(Turn(file_of(served)).is_wanted)
+    wanted = new()
+    assert wanted.execute("select 2").fetchone() == (2,)
+    assert not turn.held
+    idle.close()
+    wanted.close()
+    thread.join(5)
+    assert turn.held
+    turn.give_up()
+
+
 def test_who_keeps_the_file_open_is_named_and_waited_for(
     server: RunningServer, served: Warm, new: Open
 ) -> None:

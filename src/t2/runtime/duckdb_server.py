@@ -102,12 +102,13 @@ class Server:
 
         try:
             credentials = pickle.loads(pickled)  # imports dbt-duckdb with the first client
-            with self._file(Path(credentials.path)).session(credentials, alive) as (environment, handle):
+            with self._file(Path(credentials.path)).session(credentials, alive) as session:
                 connection.send((True, None))
                 while True:
                     request = connection.recv()
-                    with self._watch.over(connection, handle.cursor().interrupt):
-                        answer = _answer(environment, handle, *request)
+                    interrupt = session.handle.cursor().interrupt
+                    with session.working(), self._watch.over(connection, interrupt):
+                        answer = _answer(session.environment, session.handle, *request)
                     connection.send(answer)
         except (OSError, EOFError, ClientGoneError):
             raise
