@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from t2.definitions.partitions import partition_mapping, partitions_def
 from t2.planning.grid import Grid, overlap
-from t2.project.model import Grain, Partitioning
+from t2.project.model import Grain, Partitioning, Upstream
 
 ZONES = ["UTC", "America/New_York", "Asia/Kolkata", "Europe/Berlin", "Australia/Lord_Howe"]
 LENGTH = {Grain.HOUR: 400, Grain.DAY: 500, Grain.WEEK: 110, Grain.MONTH: 40, Grain.YEAR: 8}
@@ -79,7 +79,7 @@ def _compare(
     reader: Partitioning, upstream: Partitioning, lookback: int, index: int, itself: bool = False
 ) -> None:
     grid, other, count = Grid.of(reader), Grid.of(upstream), PAST[reader.grain]
-    mapping = partition_mapping(reader, upstream, lookback, itself=itself)
+    mapping = partition_mapping(reader, upstream, Upstream("x", lookback), itself=itself)
     assert mapping is not None
     low, high = overlap(grid, other, lookback, count, itself)
     now = _now(grid, count) + timedelta(days=800)  # every partition that could be read is over
@@ -112,7 +112,7 @@ def test_tables_with_the_same_grid_share_one_definition() -> None:
 def test_days_of_new_york_that_read_hours_of_utc_load_and_run_in_dagster() -> None:
     hours = Partitioning(Grain.HOUR, datetime(2024, 3, 9), "at")
     days = Partitioning(Grain.DAY, datetime(2024, 3, 9), "at", "America/New_York")
-    mapping = partition_mapping(days, hours)
+    mapping = partition_mapping(days, hours, Upstream("x"))
     assert mapping == dg.AllPartitionMapping()
 
     @dg.asset(partitions_def=partitions_def(hours))
@@ -128,5 +128,5 @@ def test_days_of_new_york_that_read_hours_of_utc_load_and_run_in_dagster() -> No
 
 def test_an_unpartitioned_end_of_an_edge_keeps_dagsters_default() -> None:
     days = Partitioning(Grain.DAY, datetime(2024, 1, 1), "at")
-    assert partition_mapping(None, days) is None
-    assert partition_mapping(days, None) is None
+    assert partition_mapping(None, days, Upstream("x")) is None
+    assert partition_mapping(days, None, Upstream("x")) is None

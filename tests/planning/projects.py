@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 
 import numpy as np
+from tests.planning.windows import CRONS
 
 from t2.planning.grid import Grid
-from t2.planning.state import UNKNOWN_CODE, State, TableState, Wanted
+from t2.planning.state import UNKNOWN_CODE, Pause, State, TableState, Wanted
 from t2.project.model import (
     Backfill,
+    Cron,
     Grain,
+    LateData,
     Partitioning,
     Project,
     Retries,
@@ -101,7 +106,7 @@ def blank(made: Project, now: datetime, codes: Mapping[str, int] | None = None) 
 
 
 def land(
-    state: State, key: str, indices: Iterable[int] | int | None = None, *, at: int | None = None
+    state: State, key: str, indices: Iterable[int] | int | None = None, *, at: datetime | None = None
 ) -> None:
     """Land partitions (all of them by default) with the next event id, having seen all that came before."""
     past = state.tables[key]
@@ -110,7 +115,7 @@ def land(
         state.cursor += 1
         past.landed_id[index] = state.cursor
         past.as_of[index] = state.cursor - 1
-        past.landed_at[index] = float(state.cursor)
+        past.landed_at[index] = at.timestamp() if at else float(state.cursor)
         past.code[index] = 0
         past.blocked[index] = False
         past.failed_id[index] = 0
@@ -140,7 +145,8 @@ def chance_partitioning(dice: random.Random, now: datetime) -> Partitioning:
     days = {Grain.HOUR: 1, Grain.DAY: 7, Grain.WEEK: 21, Grain.MONTH: 62}[grain]
     back = dice.choice([0, days // 2, days, days])
     begin = (now - timedelta(days=back)).replace(tzinfo=None, minute=0)
-    return Partitioning(grain, begin.replace(hour=0), "at", dice.choice(["UTC", "UTC", "America/New_York"]))
+    zone = dice.choice(["UTC", "UTC", "America/New_York"])
+    return Partitioning(grain, begin.replace(hour=0), "at", zone)
 
 
 def chance_project(dice: random.Random, now: datetime, size: int) -> Project:
@@ -176,6 +182,59 @@ def chance_table(
         isolation=dice.choice(["run"] * 5 + ["table"]),
         retries=Retries(dice.randint(0, 2), 30),
     )
+
+
+def chance_open(dice: random.Random, made: Project) -> Project:
+    """Let some tables also have the partition that is not over yet."""
+    tables = dict(made.tables)
+    for key, table in tables.items():
+        if table.partitioning is not None and dice.random() < 0.2:
+            tables[key] = replace(table, partitioning=replace(table.partitioning, open=True))
+    return replace(made, tables=tables)
+
+
+def chance_policies(dice: random.Random, made: Project, state: State, now: datetime) -> tuple[Project, State]:
+    """Give some tables other policies, windows and pauses, and what has landed a time."""
+    tables = dict(made.tables)
+    paused = {}
+    for key, table in tables.items():
+        if dice.random() < 0.2:
+            cron = Cron(dice.choice(list(CRONS)), dice.choice(["UTC", "America/New_York"]))
+            tables[key] = replace(table, automation=cron)
+        if dice.random() < 0.15:
+            late = LateData(dice.choice([0, 3600, 86400, None]), dice.choice(["rerun", "rerun", "ignore"]))
+            tables[key] = replace(tables[key], late_data=late)
+        if dice.random() < 0.4:
+            reads = tuple(chance_window(dice, made, table, upstream) for upstream in table.upstreams)
+            tables[key] = replace(tables[key], upstreams=reads)
+        if dice.random() < 0.1:
+            until = now.timestamp() + dice.choice([-60, 0, 60, math.inf])
+            paused[key] = Pause(until, "a reason", "somebody", 0)
+    for past in state.tables.values():
+        ages = dice.choices([0, 60, 3600, 86400, 7 * 86400], k=past.count)
+        past.landed_at[:] = np.where(past.landed_id > 0, now.timestamp() - np.array(ages), np.nan)
+    return replace(made, tables=tables), replace(state, paused=paused)
+
+
+def chance_window(dice: random.Random, made: Project, table: Table, upstream: Upstream) -> Upstream:
+    """Read an upstream in another way, if it can be read so."""
+    node = made.node(upstream.key)
+    if table.is_view or upstream.key == table.key or dice.random() < 0.3:
+        return upstream
+    changed = replace(upstream, on_update=dice.choice([None, None, "rerun", "ignore"]))
+    if node.partitioning is None:
+        return changed
+    kind = dice.choice(["latest", "all", "back", "shift", "optional", "optional", "as it is"])
+    if kind in ("latest", "all"):
+        return replace(changed, window=kind, lookback=0)
+    if kind == "optional":
+        wait = dice.choice([0, 3600, 86400]) if table.partitioning else 0
+        return replace(changed, required=False, wait_seconds=wait)
+    if table.partitioning is None or kind == "as it is":
+        return changed
+    if kind == "back":
+        return replace(changed, lookback=0, back_seconds=dice.choice([1800, 7200, 100_000]))
+    return replace(changed, shift_seconds=dice.choice([3600, -3600, 90_000]))
 
 
 def chance_upstreams(

@@ -8,10 +8,10 @@ from __future__ import annotations
 from datetime import datetime
 from functools import cached_property
 
-from tests.planning.windows import first_wall, reads, windows
+from tests.planning.windows import first_wall, instant, reads, ticks_before, windows
 
 from t2.planning.state import UNKNOWN_CODE, State, TableState
-from t2.project.model import Grain, Partitioning, Project, Source, Table, Upstream
+from t2.project.model import Cron, Grain, Partitioning, Project, Source, Table, Upstream
 
 Part = tuple[str, int]
 
@@ -22,9 +22,9 @@ def same_grid(one: Table | Source, other: Table | Source) -> bool:
     return cut(one.partitioning) == cut(other.partitioning)
 
 
-def cut(partitioning: Partitioning) -> tuple[Grain, datetime, str]:
+def cut(partitioning: Partitioning) -> tuple[Grain, datetime, str, bool]:
     zone = "UTC" if partitioning.grain is Grain.HOUR else partitioning.timezone
-    return partitioning.grain, first_wall(partitioning), zone
+    return partitioning.grain, first_wall(partitioning), zone, partitioning.open
 
 
 class Reference:
@@ -73,12 +73,42 @@ class Reference:
         return part in self.stuck and not self.is_aside(part)
 
     def usable(self, part: Part) -> bool:
-        if self.inside and self.owed(part) and self.outcome.get(part) == "failed":
+        if self.inside and self.owed(part) and self.outcome.get(part) in ("failed", "paused"):
             return False
         return self.landed(part) and not self.is_busy(part) and not self.is_stuck(part)
 
     def comes_in_this_tick(self, part: Part) -> bool:
         return part in self.ready and (self.inside or not self.backlog.get(part))
+
+    # --- policies
+
+    def is_paused(self, table: Table) -> bool:
+        pause = self.state.paused.get(table.key)
+        return pause is not None and self.now.timestamp() < pause.until
+
+    def last_tick(self, table: Table) -> float:
+        assert isinstance(table.automation, Cron)
+        return ticks_before(table.automation, self.now).timestamp()
+
+    def allowed(self, table: Table, index: int) -> bool:
+        if self.is_paused(table) or table.automation == "manual":
+            return False
+        if table.automation == "eager":
+            return True
+        if self.exists((table.key, index)):
+            return bool(self.past(table.key).landed_at[index] < self.last_tick(table))
+        if table.partitioning is None:
+            return True
+        begin, end = windows(table.partitioning, index + 1)[index]
+        return (begin if table.partitioning.open else end).timestamp() <= self.last_tick(table)
+
+    def acts(self, table: Table, index: int) -> bool:
+        """Whether it is built when it is ready."""
+        owed = self.owed((table.key, index)) and not self.is_paused(table)
+        return self.allowed(table, index) or owed
+
+    def any_allowed(self, table: Table) -> bool:
+        return any(self.allowed(table, i) for i in self.indices(table.key))
 
     # --- backfills
 
@@ -100,11 +130,12 @@ class Reference:
         up_to_date = set()
         for part in parts:
             changed = self.changed(table, part[1])
-            others = [p for p in self.all_inputs(table, part[1]) if p[0] != table.key]
+            others = [p for p in self.waits(table, part[1]) if p[0] != table.key]
             held = any(self.is_busy(p) or self.is_stuck(p) for p in others)
-            if self.landed(part) and (table.automation == "manual" or not (changed or held)):
+            allowed = self.allowed(table, part[1])
+            if self.landed(part) and (not allowed or not (changed or held)):
                 up_to_date.add(part)
-            if self.owed(part) and not (changed and table.automation == "eager"):
+            if self.owed(part) and not (changed and allowed):
                 self.backlog[part] = self.wanted(part)
         self.aside -= {part for part in parts if part not in up_to_date}
         self.own_old = set(self.aside)
@@ -129,52 +160,133 @@ class Reference:
             and not table.reads_itself
             and not other.reads_itself
             and table.isolation == other.isolation == "run"
-            and upstream.lookback == 0
+            and (upstream.lookback, upstream.back_seconds, upstream.shift_seconds) == (0, 0, 0)
+            and upstream.window == "overlap"
             and upstream.through == ()
             and same_grid(table, other)
         )
 
     # --- inputs
 
-    def inputs(self, table: Table, index: int, upstream: Upstream) -> list[Part]:
-        """The partitions whose changes count and whose being busy or stuck is passed on."""
-        node = self.project.node(upstream.key)
-        if table.is_view or self.is_view(upstream.key):
-            return []
+    def follows(self, table: Table, upstream: Upstream) -> bool:
+        """Whether changes of what an edge reads count."""
+        if upstream.on_update is not None:
+            return upstream.on_update == "rerun"
         if table.partitioning is None:
-            return [(upstream.key, i) for i in self.indices(upstream.key)]
-        if node.partitioning is None:
+            return True
+        return upstream.window == "overlap" and self.project.node(upstream.key).partitioning is not None
+
+    def parts(self, table: Table, index: int, upstream: Upstream) -> list[Part]:
+        """What an edge reads, there or not."""
+        key, node = upstream.key, self.project.node(upstream.key)
+        if table.is_view or self.is_view(key):
             return []
-        itself = upstream.key == table.key
-        numbers = reads(table.partitioning, node.partitioning, upstream.lookback, index, itself)
-        return [(upstream.key, i) for i in numbers]
+        if node.partitioning is None:
+            return [(key, 0)]
+        if upstream.window == "latest":
+            return self.latest(table, index, key, node.partitioning)
+        if table.partitioning is None or upstream.window == "all":
+            return [(key, i) for i in self.indices(key)]
+        back, shift, itself = upstream.back_seconds, upstream.shift_seconds, key == table.key
+        cut, other = table.partitioning, node.partitioning
+        return [(key, i) for i in reads(cut, other, upstream.lookback, index, itself, back, shift)]
+
+    def latest(self, table: Table, index: int, key: str, partitioning: Partitioning) -> list[Part]:
+        over = [(key, i) for i in self.indices(key)]
+        if table.partitioning is not None:
+            end = windows(table.partitioning, index + 1)[index][1]
+            over = [p for p in over if windows(partitioning, p[1] + 1)[p[1]][1] <= end]
+        return [p for p in over if self.landed(p)][-1:] or over[-1:]
+
+    def inputs(self, table: Table, index: int, upstream: Upstream) -> list[Part]:
+        """The partitions whose changes count."""
+        return self.parts(table, index, upstream) if self.follows(table, upstream) else []
+
+    def so_far(self, table: Table, index: int, parts: list[Part]) -> list[Part]:
+        """What there is of the window of a partition that is not over yet, or the first of it."""
+        assert table.partitioning is not None
+        if windows(table.partitioning, index + 1)[index][1] <= self.now:
+            return parts
+        return [p for p in parts if p[1] in self.indices(p[0])] or parts[:1]
+
+    def overdue(self, table: Table, index: int, upstream: Upstream) -> bool:
+        """Whether what was never built is done without."""
+        whole = table.partitioning is None and upstream.window == "overlap"
+        if upstream.required or whole or upstream.window == "all":
+            return False
+        there_is_some = any(self.exists((upstream.key, i)) for i in self.indices(upstream.key))
+        if upstream.key in self.project.tables and not there_is_some:
+            return False
+        if table.partitioning is None:
+            return True
+        end = windows(table.partitioning, index + 1)[index][1]
+        return end.timestamp() + upstream.wait_seconds <= self.now.timestamp()
+
+    def there(self, part: Part, *, counts: bool) -> bool:
+        return self.usable(part) if counts else self.landed(part)
+
+    def newest_due(self, table: Table, key: str) -> list[Part]:
+        """The newest partition that was over at the reader's tick."""
+        partitioning = self.project.node(key).partitioning
+        if not isinstance(table.automation, Cron) or partitioning is None:
+            return []
+        tick = self.last_tick(table)
+        over = [(key, i) for i in self.indices(key)]
+        return [p for p in over if windows(partitioning, p[1] + 1)[p[1]][1].timestamp() <= tick][-1:]
 
     def is_there(self, table: Table, index: int, upstream: Upstream) -> bool:
         key, node = upstream.key, self.project.node(upstream.key)
         together = self.joins(table, upstream) and self.comes_in_this_tick((key, index))
+        counts = self.follows(table, upstream)
         if table.is_view:
             return any(self.exists((key, i)) for i in self.indices(key)) or together
         if self.is_view(key):
             return (self.exists((key, 0)) and not self.is_busy((key, 0))) or together
-        if table.partitioning is not None and node.partitioning is None:
-            return self.landed((key, 0))
-        parts = self.inputs(table, index, upstream)
-        if table.partitioning is None and node.partitioning is not None:
-            bad = [p for p in parts if self.is_busy(p) or self.is_stuck(p)]
+        parts = self.parts(table, index, upstream)
+        if table.partitioning is not None and node.partitioning is not None and upstream.window == "overlap":
+            parts = self.so_far(table, index, parts)
+        plain = table.partitioning is None and upstream.window == "overlap"
+        if node.partitioning is not None and (upstream.window == "all" or plain):
+            bad = [p for p in parts if counts and (self.is_busy(p) or self.is_stuck(p))]
             blocked = [p for p in parts if self.exists(p) and not self.landed(p)]
-            return any(self.landed(p) for p in parts) and not bad and not blocked
-        return all(self.usable(p) for p in parts) or (together and parts == [(key, index)])
+            due = all(self.landed(p) for p in self.newest_due(table, key))
+            return any(self.landed(p) for p in parts) and not bad and not blocked and due
+        overdue = self.overdue(table, index, upstream)
+        fine = all(self.there(p, counts=counts) or (overdue and not self.exists(p)) for p in parts)
+        return fine or (together and parts == [(key, index)])
 
     def comes_together(self, table: Table, index: int) -> bool:
         for upstream in table.upstreams:
             if self.joins(table, upstream) and self.comes_in_this_tick((upstream.key, index)):
                 exists = self.exists((upstream.key, index))
-                if not exists if table.is_view else not self.is_view(upstream.key):
+                counts = not self.is_view(upstream.key) and self.follows(table, upstream)
+                if not exists if table.is_view else counts:
                     return True
         return False
 
     def all_inputs(self, table: Table, index: int) -> list[Part]:
         return [part for upstream in table.upstreams for part in self.inputs(table, index, upstream)]
+
+    def waits(self, table: Table, index: int) -> list[Part]:
+        """The partitions whose being busy or stuck is passed on."""
+        return [
+            part
+            for upstream in table.upstreams
+            if not self.overdue(table, index, upstream)
+            for part in self.inputs(table, index, upstream)
+        ]
+
+    def is_late(self, table: Table, part: Part) -> bool:
+        """Whether a landing came too late to change the reader."""
+        partitioning, late = self.project.node(part[0]).partitioning, table.late_data
+        if partitioning is None:
+            return False
+        if late.action == "ignore":
+            return True
+        if late.within_seconds is None:
+            return False
+        end = windows(partitioning, part[1] + 1)[part[1]][1].timestamp()
+        return bool(self.past(part[0]).landed_at[part[1]] > end + late.within_seconds)
 
     def newest(self, table: Table, index: int) -> int:
         own = {part for part in self.own_old if part[0] == table.key}
@@ -182,7 +294,7 @@ class Reference:
         ids = [
             1 if not self.inside and (k, i) in old else int(self.past(k).landed_id[i])
             for k, i in self.all_inputs(table, index)
-            if self.exists((k, i))
+            if self.exists((k, i)) and not self.is_late(table, (k, i))
         ]
         if self.inside:
             ids.append(int(self.state.wanted[table.key].since[index]))
@@ -197,10 +309,21 @@ class Reference:
             return True
         if table.follows_code and code != current:
             return True
+        if self.built_early(table, index):
+            return True
+        whole = table.partitioning is None and not table.is_view
+        if whole and isinstance(table.automation, Cron) and past.landed_at[index] < self.last_tick(table):
+            return True
         shut = past.blocked[index] or any(failed[index] for failed in past.barred.values())
         if shut and code not in (UNKNOWN_CODE, current):
             return True
         return self.newest(table, index) > past.as_of[index]
+
+    def built_early(self, table: Table, index: int) -> bool:
+        if table.partitioning is None or not table.partitioning.open:
+            return False
+        end = windows(table.partitioning, index + 1)[index][1]
+        return bool(self.past(table.key).landed_at[index] < end.timestamp()) and end <= self.now
 
     def failure(self, table: Table, index: int) -> str | None:
         past, current = self.past(table.key), self.state.codes.get(table.code_version)
@@ -227,12 +350,7 @@ class Reference:
         )
 
     def reads(self, table: Table, index: int, upstream: Upstream) -> list[Part]:
-        node = self.project.node(upstream.key)
-        if table.is_view or self.is_view(upstream.key):
-            return []
-        if table.partitioning is not None and node.partitioning is None:
-            return [(upstream.key, 0)]
-        return [p for p in self.inputs(table, index, upstream) if p[1] in self.indices(p[0])]
+        return [p for p in self.parts(table, index, upstream) if p[1] in self.indices(p[0])]
 
     def bars(self, part: Part) -> set[str]:
         """The tables that may not be built from a partition that is there, or will be."""
@@ -264,14 +382,16 @@ class Reference:
         complete = complete and not self.closed(table, index)
         together, changed = self.comes_together(table, index), self.changed(table, index)
         failure = self.failure(table, index)
-        by_itself = table.automation == "eager" or (self.inside and self.owed(part))
+        by_itself = self.acts(table, index)
         joins_a_run = together and complete and by_itself
         if past.active[index]:
             return {1: "queued", 2: "running"}[int(past.active[index])]
         if self.landed(part) and not changed and not joins_a_run:
             return "landed"
         if not by_itself:
-            return "manual"
+            if self.is_paused(table):
+                return "paused"
+            return "manual" if table.automation == "manual" else "scheduled"
         if not complete:
             return "waiting"
         blocked = self.exists(part) and past.blocked[index] and not past.failed_id[index]
@@ -286,11 +406,11 @@ class Reference:
         begun = {True: False, False: False}
         for index in self.indices(table.key):
             part = (table.key, index)
-            if table.reads_itself and table.automation == "eager":
+            if table.reads_itself and self.any_allowed(table):
                 self.wait_behind(table, part, begun[False])
             self.inside = inside = bool(self.wanted(part))
             outcome = self.rule(table, index)
-            others = [p for p in self.all_inputs(table, index) if p[0] != table.key]
+            others = [p for p in self.waits(table, index) if p[0] != table.key]
             if outcome == "waiting" and self.backlog.get(part) and any(self.is_busy(p) for p in others):
                 self.coming.add(part)
             if self.in_order(table, part):
@@ -308,12 +428,14 @@ class Reference:
                 self.ready.add(part)
             self.mark(table, index, outcome, follows=table.reads_itself and begun[inside])
             if part in self.busy:
-                begun[True] = begun[True] or inside or table.automation == "eager"
+                begun[True] = begun[True] or inside or self.any_allowed(table)
                 begun[False] = begun[False] or part not in self.aside
         self.one_run_of_both(table)
 
     def in_order(self, table: Table, part: Part) -> bool:
-        return table.reads_itself and (table.automation == "eager" or self.wanted(part) > 0)
+        if not table.reads_itself:
+            return False
+        return self.any_allowed(table) or (self.wanted(part) > 0 and not self.is_paused(table))
 
     def one_run_of_both(self, table: Table) -> None:
         """What is outside of backfills goes first."""
@@ -340,9 +462,8 @@ class Reference:
         return last
 
     def mark(self, table: Table, index: int, outcome: str, follows: bool) -> None:
-        part, inputs = (table.key, index), self.all_inputs(table, index)
-        acts = table.automation == "eager" or (self.inside and self.owed(part))
-        passes_on = acts and not table.is_view
+        part, inputs = (table.key, index), self.waits(table, index)
+        passes_on = self.acts(table, index) and not table.is_view
         if outcome in ("queued", "running", "ready", "held", "retrying"):
             self.busy.add(part)
         if passes_on and (follows or any(self.is_busy(p) for p in inputs)):
@@ -393,6 +514,7 @@ class Reference:
             alone = table.reads_itself or table.materialized != "partitioned"
             allowed = 1 if alone else table.backfill.concurrency
             room[key] = allowed - self.past(key).active_runs
+        self.all_groups = self.groups()
         left, taken = set(self.ready), set()
         left -= self.parted(left)
         requests: list[tuple[tuple[str, ...], int, int]] = []
@@ -448,8 +570,60 @@ class Reference:
                         lost.add(part)
         return lost
 
+    def groups(self) -> list[set[str]]:
+        """Tables that are ready for something, as far as edges of shared runs connect them."""
+        keys = {key for key, _ in self.ready}
+        found: list[set[str]] = []
+        for key in keys:
+            group = {key}
+            while more := {k for k in keys - group if any(self.together(k, other) for other in group)}:
+                group |= more
+            if group not in found:
+                found.append(group)
+        return found
+
+    def is_current(self, part: Part) -> bool:
+        partitioning = self.project.tables[part[0]].partitioning
+        if partitioning is not None and partitioning.end is not None:
+            last = windows(partitioning, len(self.indices(part[0])))[-1][1]
+            if last >= instant(partitioning, partitioning.end):
+                return False
+        return part[1] >= len(self.indices(part[0])) - 2
+
     def run_at_once(self, left: set[Part]) -> tuple[frozenset[str], int, int]:
-        first = min(left, key=lambda part: (self.start(part), self.position[part[0]]))
+        """The oldest run with a current partition, of what each group of tables offers, else the oldest."""
+        offers = []
+        for group in self.all_groups:
+            parts = {part for part in left if part[0] in group}
+            if not parts:
+                continue
+            first = self.oldest(parts)
+            current = {part for part in parts if self.is_current(part)}
+            tables = [self.project.tables[key] for key in group]
+            in_order = any(
+                t.merges_in_order or t.reads_itself or t.materialized == "incremental" for t in tables
+            )
+            if current and not in_order and not self.reaches(first, left):
+                first = self.oldest(current)
+            reaches = self.reaches(first, left)
+            depth = self.depth(first[0]) if reaches else 0
+            offers.append((not reaches, -depth, self.start(first), self.position[first[0]], first))
+        return self.run_from(min(offers)[-1], left)
+
+    def depth(self, key: str) -> int:
+        """How long the longest chain of readers is."""
+        readers = [
+            t.key for t in self.project.tables.values() if any(u.key == key != t.key for u in t.upstreams)
+        ]
+        return max((self.depth(reader) + 1 for reader in readers), default=0)
+
+    def oldest(self, parts: set[Part]) -> Part:
+        return min(parts, key=lambda part: (self.start(part), self.position[part[0]]))
+
+    def reaches(self, first: Part, left: set[Part]) -> bool:
+        return self.is_current((first[0], self.run_from(first, left)[2]))
+
+    def run_from(self, first: Part, left: set[Part]) -> tuple[frozenset[str], int, int]:
         tables = self.sharing(first, left)
         last = first[1]
         while last + 2 - first[1] <= self.size(first[0]):

@@ -52,7 +52,7 @@ def test_other_partitions_and_grains_do_not_share_a_run() -> None:
     assert [(request.tables, request.first) for request in found] == [
         (("m/a", "m/c"), None),
         (("m/b",), "2024-03-04"),
-        (("m/d",), "2024-03-04-00:00"),
+        (("m/d",), "2024-03-04-22:00"),
     ]
 
 

@@ -8,7 +8,19 @@ from datetime import timedelta
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.planning.projects import blank, by, chance_project, chance_state, land, project, source, table, utc
+from tests.planning.projects import (
+    blank,
+    by,
+    chance_open,
+    chance_policies,
+    chance_project,
+    chance_state,
+    land,
+    project,
+    source,
+    table,
+    utc,
+)
 from tests.planning.test_planner_against_reference import CLOCKS
 
 from t2.planning.planner import Plan, plan
@@ -43,8 +55,8 @@ def some_of(dice: random.Random, old: State, new: State) -> State:
 def test_a_plan_is_the_same_with_and_without_the_last_one(seed: int, size: int) -> None:
     dice = random.Random(seed)
     now = dice.choice(CLOCKS)
-    made: Project = chance_project(dice, now, size)
-    state = chance_state(dice, made, now)
+    made: Project = chance_open(dice, chance_project(dice, now, size))
+    made, state = chance_policies(dice, made, chance_state(dice, made, now), now)
     last = plan(made, state, now, max_requests=dice.choice([100, 1]))
     for _ in range(5):
         now += timedelta(seconds=dice.choice([0, 1, 31, 3600]))

@@ -6,7 +6,7 @@ from datetime import datetime, timedelta, timezone
 from functools import cache
 from zoneinfo import ZoneInfo
 
-from t2.project.model import Grain, Partitioning
+from t2.project.model import Cron, Grain, Partitioning
 
 Window = tuple[datetime, datetime]
 
@@ -71,7 +71,13 @@ def windows(partitioning: Partitioning, count: int) -> tuple[Window, ...]:
 
 @cache
 def reads(
-    reader: Partitioning, upstream: Partitioning, lookback: int, index: int, itself: bool = False
+    reader: Partitioning,
+    upstream: Partitioning,
+    lookback: int,
+    index: int,
+    itself: bool = False,
+    back: int = 0,
+    shift: int = 0,
 ) -> tuple[int, ...]:
     """Which partitions of the upstream one partition of the reader reads, over or not."""
     wall = walls(reader, index + 1)[index]
@@ -79,6 +85,8 @@ def reads(
     for _ in range(lookback):
         wall = previous_wall(reader.grain, wall)
     low, high = instant(reader, wall), start if itself else end
+    low += timedelta(seconds=shift - back)
+    high += timedelta(seconds=shift)
     count, found = 64, []
     while windows(upstream, count)[-1][1] < high:
         count *= 2
@@ -86,3 +94,23 @@ def reads(
         if opens < high and closes > low:
             found.append(number)
     return tuple(found)
+
+
+# The expressions that are drawn by chance: minute, hours, ISO weekdays.
+CRONS = {
+    "0 6 * * *": (0, {6}, set(range(1, 8))),
+    "30 */4 * * *": (30, set(range(0, 24, 4)), set(range(1, 8))),
+    "0 0 * * 1": (0, {0}, {1}),
+}
+
+
+@cache
+def ticks_before(cron: Cron, now: datetime) -> datetime:
+    """Walk back a minute at a time to the newest tick; none of them is at a skipped or doubled time."""
+    minute, hours, days = CRONS[cron.expression]
+    at = now.astimezone(timezone.utc).replace(second=0, microsecond=0)
+    while True:
+        wall = at.astimezone(ZoneInfo(cron.timezone))
+        if wall.minute == minute and wall.hour in hours and wall.isoweekday() in days:
+            return at
+        at -= timedelta(minutes=1)

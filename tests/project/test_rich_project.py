@@ -225,4 +225,5 @@ def test_parse_prints_everything_as_json(project: Project) -> None:
         "event_time": "day",
         "timezone": "Europe/Berlin",
         "end": None,
+        "open": False,
     }

@@ -48,7 +48,8 @@ def test_every_mistake_is_reported_with_its_line_and_a_hint(tmp_path: Path) -> N
         ),
         (
             "models/models.yml:13",
-            "meta.t2.automation is 'manul'; expected eager or manual",
+            "meta.t2.automation is 'manul'; expected eager, manual or "
+            '`{cron: "0 6 * * *", tz: Europe/Berlin}`',
             "did you mean manual?",
         ),
         (
@@ -93,7 +94,8 @@ def test_every_mistake_is_reported_with_its_line_and_a_hint(tmp_path: Path) -> N
         ("models/models.yml:54", "windows does not read god", "did you mean good?"),
         (
             "models/models.yml:55",
-            "meta.t2.upstream.good.lookback is -1; expected a whole number of partitions, 0 or more",
+            "meta.t2.upstream.good.lookback is -1; expected a whole number of partitions, 0 or more, "
+            "or a duration such as 90m or 3d",
             None,
         ),
         (

@@ -8,6 +8,7 @@ from textwrap import dedent
 
 NOW = datetime(2024, 2, 10, 12, tzinfo=timezone.utc)
 
+COUNTED = "select {{ t2.start_date() }} as ordered_on, count(*) as n from {{ t2.window('orders') }}"
 FILES = {
     "dbt_project.yml": """
         name: shop
@@ -47,6 +48,24 @@ FILES = {
               batch_size: day
               begin: 2024-01-01
               meta: {t2: {upstream: {orders: {lookback: 2}}}}
+          - name: moved
+            config:
+              event_time: ordered_on
+              batch_size: day
+              begin: 2024-01-01
+              meta: {t2: {upstream: {orders: {lookback: 36h, shift: 1d}}}}
+          - name: newest
+            config:
+              event_time: ordered_on
+              batch_size: day
+              begin: 2024-01-01
+              meta: {t2: {upstream: {orders: {window: latest}}}}
+          - name: everything
+            config:
+              event_time: ordered_on
+              batch_size: day
+              begin: 2024-01-01
+              meta: {t2: {upstream: {orders: {window: all}}}}
           - name: balance
             config:
               event_time: ordered_on
@@ -109,6 +128,9 @@ FILES = {
           coalesce((select max(total) from {{ t2.window('balance') }}), 0)
             + (select count(*) from {{ t2.window('orders') }}) as total
         """,
+    "models/moved.sql": COUNTED,
+    "models/newest.sql": COUNTED,
+    "models/everything.sql": COUNTED,
     "models/untyped.sql": "select {{ t2.start_date() }} as ordered_on, total from {{ t2.window('untyped') }}",
     "models/monthly.sql": """
         select cast(date_trunc('month', ordered_on) as date) as month, count(*) as orders

@@ -58,14 +58,17 @@ def macros(duckdb_project: Project) -> Warm:
     grains=st.tuples(st.sampled_from(Grain), st.sampled_from(Grain)),
     zones=st.tuples(st.sampled_from(ZONES), st.sampled_from(ZONES)),
     lookback=st.integers(0, 40),
+    back=st.sampled_from([0, 0, 1800, 7200, 3 * 86400]),
+    shift=st.sampled_from([0, 0, 3600, -5400]),
     day=st.integers(0, 6000),
     length=st.integers(1, 5),
 )
 @settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_macro_and_python_agree_on_every_window(
-    macros: Warm, grains: tuple, zones: tuple, lookback: int, day: int, length: int
+    macros: Warm, grains: tuple, zones: tuple, lookback: int, back: int, shift: int, day: int, length: int
 ) -> None:
-    reader = table("reader", cut(grains[0], zones[0]), Upstream("main/upstream", lookback))
+    edge = Upstream("main/upstream", lookback, back_seconds=back, shift_seconds=shift)
+    reader = table("reader", cut(grains[0], zones[0]), edge)
     upstream = table("upstream", cut(grains[1], zones[1]))
     grid = Grid.of(reader.partitioning)
     first = grid.at(datetime.fromtimestamp(1293840000 + 86400 * (day + 400), timezone.utc))
@@ -84,6 +87,8 @@ def test_macro_and_python_agree_on_every_window(
         },
         cut={"grain": grains[1].value, "zone": told["timezone"]},
         lookback=lookback,
+        back=back,
+        shift=shift,
     )
     assert {key: str(found[key]) for key in ("start", "end")} == {key: told[key] for key in ("start", "end")}
 
@@ -120,10 +125,11 @@ def test_a_self_reference_ends_where_the_range_begins() -> None:
     }
 
 
-def test_of_a_view_only_the_lookback_is_told_and_of_a_whole_table_nothing() -> None:
+def test_of_a_view_only_how_far_back_is_told_and_of_a_whole_table_nothing() -> None:
     view = replace(table("view", None), materialized="view", event_time="at")
     whole = replace(table("whole", None), materialized="table", event_time="at")
-    for upstream, told in ((view, {"model.shop.view": {"lookback": 3}}), (whole, {})):
+    moved = {"lookback": 3, "back": 0, "shift": 0}
+    for upstream, told in ((view, {"model.shop.view": moved}), (whole, {})):
         reader = table("reader", cut(Grain.DAY), Upstream(upstream.key, 3))
         assert windows(reader, upstream, "2024-01-10", "2024-01-10") == told
 
@@ -190,9 +196,11 @@ def test_bigquery_compares_a_column_with_its_own_type_only(
 def test_plain_variables_give_the_same_sql(warm: Warm) -> None:
     """What `dbt run --vars` does; only an ephemeral model is not filtered there."""
     plain = {"t2_start": days(3)[0], "t2_end": days(5)[0]}
-    for name in ("orders", "rolling", "monthly"):
+    for name in ("orders", "rolling", "monthly", "moved", "newest", "everything"):
         found = warm.project.tables[f"main/{name}"]
-        keys = ("2024-01-01", "2024-01-01") if name == "monthly" else (days(3)[0], days(4)[0])
+        keys = (days(3)[0], days(4)[0])
+        if name == "monthly":
+            keys = ("2024-01-01", "2024-01-01")
         told = variables(warm.project, found, *keys, now=NOW)
         results = [warm.run(found.unique_id, variables=given) for given in (told, plain)]
         assert results[0].compiled_code == results[1].compiled_code

@@ -17,10 +17,13 @@ COMMANDS = {
     "dev": "Run everything for local work: web server, daemon, code location, worker.",
     "status": "Print every table's outcome: landed, running, waiting, failed.",
     "why": "Say why a table or partition is not up to date.",
+    "plan": "Print what would be built, now or in the coming hours.",
     "check": "Run the checks of a table again, without building it.",
     "materialize": "Build a table, or a table and all that reads it.",
     "sql": "Ask the embedded warehouse, or copy it, also while t2 dev has it open.",
     "backfill": "Build partitions again: preview, progress, cancel, resume, retry.",
+    "pause": "Build tables no more for a while, with a reason.",
+    "resume": "End the pause of tables.",
     "reset": "Forget what was built: remove the local Dagster storage.",
 }
 

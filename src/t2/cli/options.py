@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import datetime, timezone
 from difflib import get_close_matches
 from pathlib import Path
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from t2.errors import NotFound
+from t2.errors import NotFound, StorageError
 
 if TYPE_CHECKING:
     from t2.ledger.history import ActiveRun
@@ -110,6 +110,16 @@ def open_ledger(project: Project) -> Ledger | NothingYet:
     return Ledger(url)
 
 
+def open_written_ledger(project: Project) -> Ledger:
+    """Open the ledger to write what people ask for; StorageError if nothing ever ran in the project."""
+    from t2.ledger.ledger import Ledger
+
+    ledger = open_ledger(project)
+    if not isinstance(ledger, Ledger):
+        raise StorageError("nothing ever ran in this project", hint="start t2 dev once")
+    return ledger
+
+
 def current_plan(project: Project, ledger: Ledger | NothingYet, now: datetime | None = None) -> Plan:
     """Catch the ledger up with the event log and plan as the planner would at this moment."""
     from t2.planning.planner import plan
@@ -133,6 +143,17 @@ def find_table(project: Project, name: str, *, sources: bool = False) -> str:
         f"the project {project.name} has no table {name!r}",
         hint=f"did you mean {near[0]!r}?" if near else "`t2 parse` lists the tables",
     )
+
+
+def find_tables(project: Project, names: Iterable[str]) -> list[str]:
+    """Return the keys of tables in dependency order; `name+` also names what reads it, however far down."""
+    found: set[str] = set()
+    for name in names:
+        key = find_table(project, name.removesuffix("+"))
+        found.add(key)
+        if name.endswith("+"):
+            found |= project.below(key)
+    return [key for key in project.tables if key in found]
 
 
 def find_partition(project: Project, key: str, partition: str) -> int:

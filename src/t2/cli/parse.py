@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from t2.cli.options import format_option, load, project_options
+from t2.project.config import SECONDS
 
 if TYPE_CHECKING:
-    from t2.project.model import Partitioning, Project, Source, Table
+    from t2.project.model import Partitioning, Project, Source, Table, Upstream
 
 HEADER = ("TABLE", "MATERIALIZED", "PARTITIONS", "READS", "TESTS", "OWNER")
 SHOWN = 3
@@ -72,8 +73,27 @@ def _partitions(partitioning: Partitioning | None) -> str:
 def _reads(node: Table | Source) -> str:
     """Return the upstream windows, the nearest first."""
     upstreams = sorted(getattr(node, "upstreams", ()), key=lambda upstream: len(upstream.through))
-    names = [f"{up.key} (lookback {up.lookback})" if up.lookback else up.key for up in upstreams]
+    names = [_window(upstream) for upstream in upstreams]
     return ", ".join([*names[:SHOWN], *([f"{len(names) - SHOWN} more"] if len(names) > SHOWN else [])]) or "-"
+
+
+def _window(upstream: Upstream) -> str:
+    """Return what is read of an upstream, where it is not just the same time."""
+    words: list[str] = [upstream.window] if upstream.window != "overlap" else []
+    words += [f"lookback {upstream.lookback}"] if upstream.lookback else []
+    words += [f"lookback {_length(upstream.back_seconds)}"] if upstream.back_seconds else []
+    words += [f"shift {_length(upstream.shift_seconds)}"] if upstream.shift_seconds else []
+    words += [] if upstream.required else [f"not required after {_length(upstream.wait_seconds)}"]
+    words += [f"on update: {upstream.on_update}"] if upstream.on_update else []
+    return f"{upstream.key} ({', '.join(words)})" if words else upstream.key
+
+
+def _length(seconds: int) -> str:
+    """Return a duration as it is written in the configuration."""
+    for unit in ("d", "h", "m"):
+        if seconds % SECONDS[unit] == 0 and seconds:
+            return f"{seconds // SECONDS[unit]}{unit}"
+    return f"{seconds}s"
 
 
 def _counts(project: Project, seconds: float) -> str:

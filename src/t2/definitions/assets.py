@@ -18,7 +18,7 @@ import dagster as dg
 from t2.definitions._dagster.assets import Compute, assets_definition, quiet_preview_warnings
 from t2.definitions._dagster.tags import valid_tag_key
 from t2.definitions.partitions import partition_mapping, partitions_def
-from t2.project.model import Column, Project, Source, Table, Test
+from t2.project.model import Column, Project, Source, Table, Test, Upstream
 
 NOT_A_NAME = re.compile(r"[^A-Za-z0-9_]+")
 EMAIL = re.compile(r"[^@\s]+@[^@\s]+\.[^@\s]+")
@@ -103,14 +103,14 @@ class Assets:
 
     def _deps(self, table: Table) -> Iterator[dg.AssetDep]:
         seen = set()
-        for upstream in sorted(table.upstreams, key=lambda upstream: -upstream.lookback):
+        for upstream in sorted(table.upstreams, key=_width, reverse=True):
             if upstream.key in seen:
                 continue  # read both directly and through a view: the wider window holds the other
             seen.add(upstream.key)
             mapping = partition_mapping(
                 table.partitioning,
                 self.project.node(upstream.key).partitioning,
-                upstream.lookback,
+                upstream,
                 itself=upstream.key == table.key,
             )
             yield dg.AssetDep(self.keys[upstream.key], partition_mapping=mapping)
@@ -149,6 +149,10 @@ class Assets:
         if partitions not in self._backfill:
             self._backfill[partitions] = dg.BackfillPolicy.multi_run(partitions)
         return self._backfill[partitions]
+
+
+def _width(upstream: Upstream) -> tuple[int, int]:
+    return upstream.lookback, upstream.back_seconds
 
 
 def _column_schema(columns: Iterable[Column]) -> dg.TableSchema:

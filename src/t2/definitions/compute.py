@@ -31,6 +31,7 @@ from t2.definitions._dagster.events import (
 )
 from t2.definitions._dagster.sqlite import one_transaction
 from t2.definitions.gates import closed
+from t2.definitions.latest import latest
 from t2.errors import DbtError, NodeFailed, T2Error
 from t2.ledger.gates import with_rows
 from t2.project.model import Project, Source, Table, Test
@@ -129,7 +130,9 @@ class Step:
         assert isinstance(self.node, Table)
         targets: dict[Key, Any] = {}
         as_of = head(self.instance)
-        results = build(warm, self.node, keys, tests=self.tests, now=_now(), on_log=self._log)
+        now = _now()
+        read = latest(self.project, self.instance, self.node, keys, now)
+        results = build(warm, self.node, keys, tests=self.tests, now=now, latest=read, on_log=self._log)
         for result in _together(results):
             if isinstance(result, Built):
                 with one_transaction(self.instance):

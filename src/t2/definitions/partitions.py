@@ -16,7 +16,7 @@ import dagster as dg
 
 from t2.definitions._dagster.tags import PARTITION_RANGE_END_TAG, PARTITION_RANGE_START_TAG, PARTITION_TAG
 from t2.planning.grid import DAY_FORMAT, HOUR_FORMAT, Grid
-from t2.project.model import Grain, Partitioning
+from t2.project.model import Grain, Partitioning, Upstream
 
 CRON = {
     Grain.HOUR: "0 * * * *",
@@ -27,23 +27,42 @@ CRON = {
 }
 
 
+# The shortest that a partition can be.
+SECONDS = {
+    Grain.HOUR: 3600,
+    Grain.DAY: 23 * 3600,
+    Grain.WEEK: (7 * 24 - 1) * 3600,
+    Grain.MONTH: (28 * 24 - 1) * 3600,
+    Grain.YEAR: 365 * 24 * 3600,
+}
+
+
 def partitions_def(partitioning: Partitioning | None) -> dg.TimeWindowPartitionsDefinition | None:
     """Return the partitions definition of a partitioning; tables with the same grid share one object."""
     return None if partitioning is None else _of_grid(Grid.of(partitioning))
 
 
 def partition_mapping(
-    reader: Partitioning | None, upstream: Partitioning | None, lookback: int = 0, *, itself: bool = False
+    reader: Partitioning | None, upstream: Partitioning | None, edge: Upstream, *, itself: bool = False
 ) -> dg.PartitionMapping | None:
     """Return the mapping of one edge; None where Dagster's default says the same.
 
     Unpartitioned readers depend on all partitions, partitioned ones on the whole of an unpartitioned table.
+    Dagster counts in partitions of the reader: windows of a duration become as many as they touch.
     """
-    if reader is None or upstream is None:
+    if upstream is None or (reader is None and edge.window != "latest"):
         return None
-    if _timezone(reader) != _timezone(upstream):
+    if edge.window == "latest":
+        return dg.LastPartitionMapping()
+    if reader is None:
+        return None
+    if edge.window == "all" or _timezone(reader) != _timezone(upstream):
         return dg.AllPartitionMapping()
-    return _window(-lookback, -1) if itself else _window(-lookback, 0)
+    if itself:
+        return _window(-edge.lookback, -1)
+    own = SECONDS[reader.grain]
+    first = (edge.shift_seconds - edge.back_seconds) // own
+    return _window(first - edge.lookback, -(-edge.shift_seconds // own))
 
 
 def partition_tags(first: str | None, last: str | None) -> dict[str, str]:
@@ -63,6 +82,7 @@ def _of_grid(grid: Grid) -> dg.TimeWindowPartitionsDefinition:
         cron_schedule=CRON[grid.grain],
         timezone=grid.timezone,
         end=None if grid.total is None else grid.key(grid.total),
+        end_offset=int(grid.open),
     )
 
 

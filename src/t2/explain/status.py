@@ -24,6 +24,8 @@ URGENCY = (
     Outcome.READY,
     Outcome.HELD,
     Outcome.WAITING,
+    Outcome.PAUSED,
+    Outcome.SCHEDULED,
     Outcome.MANUAL,
     Outcome.NOT_DUE,
     Outcome.LANDED,

@@ -6,15 +6,17 @@ import re
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
+from math import inf
 from typing import Any, Protocol
 
 from t2.planning.grid import Grid
 from t2.planning.inputs import window_of
 from t2.planning.planner import Plan
 from t2.planning.reasons import outcome_of, verdict
+from t2.planning.schedule import next_tick
 from t2.planning.state import UNKNOWN_CODE
 from t2.planning.verdict import Outcome, Reason
-from t2.project.model import Project, Source, Table
+from t2.project.model import Cron, Project, Source, Table
 
 FOLD = 10
 # "Runtime Error in model fct_orders (models/fct_orders.sql)"
@@ -135,10 +137,10 @@ def _owes(plan: Plan, facts: Facts, key: str, index: int, reason: Reason) -> str
     node = plan.project.node(reason.key)
     if node.partitioning is None:
         return f"{reason.key} ({_word(node, reason.outcome)})"
-    if table.partitioning is None:
-        return f"{reason.count} partitions of {reason.key} ({span}: {_word(node, reason.outcome)})"
     upstream = next(edge for edge in table.upstreams if edge.key == reason.key)
-    low, high = window_of(plan.project, table, upstream, index + 1)
+    if table.partitioning is None or upstream.window == "all":
+        return f"{reason.count} partitions of {reason.key} ({span}: {_word(node, reason.outcome)})"
+    low, high = window_of(plan.project, table, upstream, plan.state.tables[reason.key], index + 1)
     total = int(high[index] - low[index])
     if total == 1:
         return f"{reason.key} {span} ({_word(node, reason.outcome)})"
@@ -192,7 +194,7 @@ def _cause(plan: Plan, facts: Facts, key: str, outcome: Outcome, first: int, las
         outcome=outcome.label,
         text=_join(key, _span(plan, key, first, last), _state(plan, facts, key, first, outcome)),
         owner=", ".join(node.owners) or None,
-        clears=_clears(node, outcome, label(plan, key, first), label(plan, key, last)),
+        clears=_clears(plan, key, outcome, label(plan, key, first), label(plan, key, last)),
     )
 
 
@@ -239,17 +241,34 @@ def _state(plan: Plan, facts: Facts, key: str, index: int, outcome: Outcome) -> 
     if outcome in (Outcome.FAILED, Outcome.RETRYING):
         error = _first_line(facts.failure(key, partition) or "its run ended without saying why")
         return "was canceled" if past.canceled[index] else f"failed {_times(past.failures[index])}: {error}"
+    return _at_work(plan, key, outcome)
+
+
+def _at_work(plan: Plan, key: str, outcome: Outcome) -> str:
+    """Say what a table is doing, or why it does nothing, where nothing went wrong."""
+    if outcome is Outcome.PAUSED:
+        pause = plan.state.paused[key]
+        return f"is paused by {pause.by} since {_time(pause.since)}: {pause.reason}"
     return {
         Outcome.RUNNING: "is being built",
         Outcome.QUEUED: "is queued",
         Outcome.READY: "is ready, and about to be requested",
         Outcome.HELD: "is ready, and waits for a free run (backfill.concurrency)",
         Outcome.MANUAL: "is built by hand only (automation: manual)",
+        Outcome.SCHEDULED: f"waits for {_tick(plan, key)}",
         Outcome.LANDED: "is about to be built again",
     }.get(outcome, outcome.label)
 
 
-def _clears(node: Table | Source, outcome: Outcome, first: str | None, last: str | None) -> str:
+def _tick(plan: Plan, key: str) -> str:
+    policy = plan.project.tables[key].automation if key in plan.project.tables else None
+    if not isinstance(policy, Cron):
+        return "its schedule"
+    return f"the next tick of its schedule ({policy.expression}) at {_time(next_tick(policy, plan.now))}"
+
+
+def _clears(plan: Plan, key: str, outcome: Outcome, first: str | None, last: str | None) -> str:
+    node = plan.project.node(key)
     if isinstance(node, Source):
         return _passes(node, first, last) if outcome is Outcome.BLOCKED else "clears when its data lands"
     span = f" --partition {first}" if first == last else f" --from {first} --to {last}"
@@ -260,8 +279,15 @@ def _clears(node: Table | Source, outcome: Outcome, first: str | None, last: str
         Outcome.FAILED: f"clears when an input or the code changes, or {by_hand}",
         Outcome.RETRYING: "is retried by itself",
         Outcome.MANUAL: f"clears {by_hand}",
+        Outcome.SCHEDULED: f"clears by itself after the tick, or {by_hand}",
+        Outcome.PAUSED: f"clears {_resumes(plan, key)}",
         Outcome.NOT_DUE: "clears by itself when the window ends",
     }.get(outcome, "clears by itself")
+
+
+def _resumes(plan: Plan, key: str) -> str:
+    until = plan.state.paused[key].until if key in plan.state.paused else inf
+    return f"with `t2 resume {key}`" + (f", or by itself at {_time(until)}" if until < inf else "")
 
 
 def _join(*words: str | None) -> str:

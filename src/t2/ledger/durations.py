@@ -8,11 +8,15 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
+import numpy as np
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from t2.ledger.schema import event_logs, partitions, runs, targets
+from t2.planning.forecast import Habits
+from t2.planning.grid import Grid
 from t2.planning.preview import Part
+from t2.planning.state import State
 from t2.project.model import Project, Table
 
 RECENT = 50
@@ -53,6 +57,25 @@ def seconds_in_all(
     if not each or len(known) < len(each):
         return None
     return max(*(seconds for _, seconds in known), sum(runs * seconds for runs, seconds in known) / slots)
+
+
+def habits(paces: Mapping[str, Pace], project: Project, state: State) -> Habits:
+    """Return what a forecast goes by: recent builds, and how late sources landed of late."""
+    build = {key: found.seconds for key, found in paces.items() if found.seconds is not None}
+    starts = [found.run_seconds for found in paces.values() if found.run_seconds]
+    lateness = {}
+    for key, source in project.sources.items():
+        past = state.tables[key]
+        recent = np.flatnonzero(past.landed_id)[-RECENT:]
+        if source.partitioning is not None and len(recent):
+            ends = Grid.of(source.partitioning).boundaries(past.count)[1:]
+            lateness[key] = max(float(np.median(past.landed_at[recent] - ends[recent])), 0.0)
+    return Habits(
+        build=build,
+        start=median(starts) if starts else 1.0,
+        lateness=lateness,
+        other=median(build.values()) if build else 1.0,
+    )
 
 
 def pace(connection: Connection, table: str) -> Pace:

@@ -21,6 +21,7 @@ from t2.ledger.backfills import Backfill, wanted
 from t2.ledger.durations import Pace, pace
 from t2.ledger.events import Event, parse
 from t2.ledger.gates import Gate, gates
+from t2.ledger.pauses import Pauses
 from t2.ledger.schema import cursor, prepare, touched
 from t2.ledger.storage import open_engine
 from t2.planning.state import State
@@ -58,7 +59,8 @@ class Ledger:
         with self._writing() as connection:
             prepare(connection)
         self.backfills = Backfills(self.engine)
-        self._backfills_seq = -1
+        self.pauses = Pauses(self.engine)
+        self._orders_seq = (-1, -1)
         self.planned_backfills: list[Backfill] = []  # those that the last state knows of
 
     @property
@@ -73,14 +75,14 @@ class Ledger:
             return log.head(connection)
 
     def has_news(self) -> bool:
-        """Whether the log may hold something that this process has not applied, or a backfill changed; cheap.
+        """Whether the log may hold something that this process has not applied, or an order changed; cheap.
 
         With PostgreSQL that is also so while an id below the head is missing. Wipes do not show.
         """
         return (
             bool(self._tail.gaps)
             or self.head() != self._tail.seen
-            or self.backfills.seq() != self._backfills_seq
+            or self._read_orders_seq() != self._orders_seq
         )
 
     def follow(self, limit: int = 5000, on_page: Callable[[int, int], None] | None = None) -> int:
@@ -121,12 +123,17 @@ class Ledger:
                 state = self._arrays.refresh(
                     connection, now, position=at.position, seq=at.seq, epoch=at.epoch
                 )
-            self._backfills_seq = self.backfills.seq()
+            self._orders_seq = self._read_orders_seq()
+            state = replace(state, paused=self.pauses.paused(now.timestamp()))
             running = self.planned_backfills = self.backfills.running()
             if not running:
                 return state
             lengths = {key: past.count for key, past in state.tables.items()}
             return replace(state, wanted=wanted(running, project, lengths))
+
+    def _read_orders_seq(self) -> tuple[int, int]:
+        """Return the numbers of the newest changes to what people asked for."""
+        return self.backfills.seq(), self.pauses.seq()
 
     def active_runs(self) -> list[history.ActiveRun]:
         """Return the runs that have not ended and build something, oldest first."""
@@ -167,6 +174,11 @@ class Ledger:
         """Return how long the recent builds of a table took."""
         with self._reading() as connection:
             return pace(connection, table)
+
+    def paces(self, project: Project) -> dict[str, Pace]:
+        """Return how long the recent builds of all tables took."""
+        with self._reading() as connection:
+            return {key: pace(connection, key) for key in project.tables}
 
     def last_event_at(self) -> float | None:
         """Return when the newest thing that the ledger knows of happened, in epoch seconds."""

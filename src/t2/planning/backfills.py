@@ -13,11 +13,11 @@ from dataclasses import dataclass, fields, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from t2.planning.grid import Ints
+from t2.planning.grid import Bools, Ints
 from t2.planning.in_order import NEEDS_INPUTS, in_order
-from t2.planning.inputs import Bools, Inputs, Settled, range_any
+from t2.planning.inputs import Inputs, Settled, range_any
 from t2.planning.state import Active, TableState, Wanted
-from t2.planning.verdict import BUSY, FAILED, HELD, LANDED, READY, RETRYING, WAITING
+from t2.planning.verdict import BUSY, FAILED, HELD, LANDED, PAUSED, READY, RETRYING, WAITING
 from t2.project.model import Table
 
 
@@ -36,23 +36,30 @@ class Backlog:
 class Part:
     """A table's part in running backfills; arrays over its partitions.
 
+    `allowed`: the table's policy lets it be built.
     `wanted`: some backfill wants it. `owed`: and it was not built since. `aside`: those outside take it for
     landed, because but for the backfill it would be up to date. `stuck`: it would be, were it not behind a
     partition of its own table that is stuck.
     """
 
     def __init__(
-        self, table: Table, past: TableState, wanted: Wanted, outside: Inputs, changed: Bools
+        self,
+        table: Table,
+        past: TableState,
+        wanted: Wanted,
+        outside: Inputs,
+        changed: Bools,
+        allowed: Bools,
     ) -> None:
         self.table = table
+        self.allowed = allowed
         self.since = wanted.since
         self.wanted: Bools = wanted.backfill > 0
         self.owed: Bools = self.wanted & (wanted.since > past.as_of)
-        eager = table.automation == "eager"
-        stale = (changed | outside.busy | outside.stuck) & eager
+        stale = (changed | outside.busy | outside.stuck) & allowed
         self.aside: Bools = self.wanted & past.landed & ~stale
         self.stuck: Bools = np.zeros(past.count, np.bool_)
-        self.backfill: Ints = np.where(self.owed & ~(changed & eager), wanted.backfill, 0)
+        self.backfill: Ints = np.where(self.owed & ~(changed & allowed), wanted.backfill, 0)
 
     def merged(self, inside: Inputs, outside: Inputs) -> Inputs:
         """Return the inputs of each partition: seen from inside where it is wanted, else from outside."""
@@ -65,18 +72,18 @@ class Part:
 
     def in_order(self, past: TableState, inputs: Inputs, outcome: NDArray[np.int8], changed: Bools) -> None:
         """Put a self-dependent table in order, inside and outside of backfills; one run of both at a time."""
-        eager = self.table.automation == "eager"
+        by_itself = bool(self.allowed.any())
         alone = outcome.copy()
-        if eager:
+        if by_itself:
             self._outside_in_order(past, inputs, outcome, changed)
         own = _copy(inputs, complete=inputs.complete & self.wanted)
-        if not eager:
+        if not by_itself:
             own.busy &= self.owed
             own.stuck &= self.owed
         decided = outcome.copy()
         # What failed keeps its old data, and what the backfill builds after it waits.
         seen = replace(past, blocked=past.blocked | (self.owed & (outcome == FAILED)))
-        if not eager:  # nothing follows what a person builds, but what reads it waits
+        if not by_itself:  # nothing follows what a person builds, but what reads it waits
             by_hand = ~self.wanted & (past.active > 0)
             lookback = max(up.lookback for up in self.table.upstreams if up.key == self.table.key)
             index = np.arange(past.count)
@@ -85,7 +92,7 @@ class Part:
             seen.active = np.where(self.wanted, past.active, Active.NO).astype(np.int8)
         in_order(self.table, seen, own, decided, changed, self.backfill)
         self._take(self.wanted, inputs, outcome, own, decided)
-        if eager:
+        if by_itself:
             self._wait_behind(inputs, outcome, alone)
         if (outcome[~self.wanted] == READY).any():
             outcome[self.wanted & (outcome == READY)] = HELD
@@ -132,8 +139,9 @@ class Part:
         return Backlog(self.backfill, (self.backfill > 0) & (outcome == WAITING) & busy)
 
     def from_inside(self, settled: Settled, outcome: NDArray[np.int8]) -> Settled:
-        """Return what the wanted partitions of readers see: they wait for what failed, too."""
-        return replace(settled, usable=settled.usable & ~(self.owed & (outcome == FAILED)))
+        """Return what the wanted partitions of readers see: they wait for what failed or is paused, too."""
+        lost = self.owed & np.isin(outcome, (FAILED, PAUSED))
+        return replace(settled, usable=settled.usable & ~lost)
 
     def from_outside(self, settled: Settled) -> Settled:
         """Return what everything else sees."""

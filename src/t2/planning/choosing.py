@@ -10,11 +10,11 @@ from zoneinfo import ZoneInfo
 import numpy as np
 
 from t2.errors import ConfigError, NotFound
-from t2.planning.grid import Grid
-from t2.planning.inputs import Bools, range_any, window_of
+from t2.planning.grid import Bools, Grid
+from t2.planning.inputs import follows, range_any, window_of
 from t2.planning.planner import Plan
 from t2.planning.verdict import BLOCKED, FAILED
-from t2.project.model import Project, Table
+from t2.project.model import Project, Table, Upstream
 
 # By table, an array over its partitions that are due.
 Chosen: TypeAlias = dict[str, Bools]
@@ -99,10 +99,10 @@ def with_downstream(project: Project, plan: Plan, chosen: Chosen, roots: Sequenc
         hit = found.get(table.key, np.zeros(count, np.bool_))
         for upstream in table.upstreams:
             if upstream.key in reached and upstream.key != table.key and found[upstream.key].any():
-                hit |= _readers(project, table, upstream.key, upstream.lookback, found[upstream.key], count)
+                hit |= _readers(plan, table, upstream, found[upstream.key], count)
         if table.is_view or not hit.any():
             continue
-        if table.partitioning is None and table.automation == "eager" and table.key not in chosen:
+        if table.partitioning is None and table.by_itself and table.key not in chosen:
             continue
         if any(up.key in reached for up in table.upstreams):
             if table.reads_itself:
@@ -112,12 +112,14 @@ def with_downstream(project: Project, plan: Plan, chosen: Chosen, roots: Sequenc
     return found
 
 
-def _readers(project: Project, table: Table, key: str, lookback: int, read: Bools, count: int) -> Bools:
-    node = project.node(key)
-    if table.partitioning is None or node.partitioning is None:
-        return np.full(count, table.partitioning is None)
-    edges = [up for up in table.upstreams if up.key == key and up.lookback == lookback]
-    low, high = window_of(project, table, edges[0], count)
+def _readers(plan: Plan, table: Table, upstream: Upstream, read: Bools, count: int) -> Bools:
+    """Return which partitions of a table follow those of an upstream that are told."""
+    project = plan.project
+    if not follows(project, table, upstream):
+        return np.zeros(count, np.bool_)
+    if project.node(upstream.key).partitioning is None:
+        return np.ones(count, np.bool_)
+    low, high = window_of(project, table, upstream, plan.state.tables[upstream.key], count)
     return range_any(read, low, high)
 
 

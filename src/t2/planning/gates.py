@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from t2.planning.inputs import Bools, range_any, window_of
+from t2.planning.grid import Bools
+from t2.planning.inputs import range_any, window_of
 from t2.planning.state import State, TableState
 from t2.project.model import Project, Source, Table, Upstream
 
@@ -22,6 +23,7 @@ class Gates:
     def __init__(self, project: Project) -> None:
         self._project = project
         self._read: dict[str, Barred] = {}
+        self._pasts: dict[str, TableState] = {}
         self._passed_on: dict[str, Barred] = {}
 
     def closed(self, table: Table, past: TableState) -> Bools:
@@ -36,6 +38,7 @@ class Gates:
         """
         if isinstance(node, Table) and node.is_view:
             return  # readers look through it
+        self._pasts[node.key] = past
         there = past.landed_id > 0
         passed = {key: where & (there | ready) for key, where in self._read.get(node.key, {}).items()}
         for key, failed in past.barred.items():
@@ -87,16 +90,17 @@ class Gates:
 
     def _seen(self, table: Table, upstream: Upstream, where: Bools, count: int) -> Bools:
         """Return which partitions of a reader read any that is told."""
-        if self._project.node(upstream.key).partitioning is None or table.partitioning is None:
+        if self._project.node(upstream.key).partitioning is None:
             return np.full(count, where.any())
-        low, high = window_of(self._project, table, upstream, count)
+        low, high = window_of(self._project, table, upstream, self._pasts[upstream.key], count)
         return range_any(where, low, high)
 
     def _numbers(self, table: Table, upstream: Upstream, index: int, where: Bools) -> list[int]:
         """Return the partitions, of those told, that one partition of a reader reads."""
         low, high = 0, len(where)
-        if self._project.node(upstream.key).partitioning is not None and table.partitioning is not None:
-            lows, highs = window_of(self._project, table, upstream, index + 1)
+        if self._project.node(upstream.key).partitioning is not None:
+            past = self._pasts[upstream.key]
+            lows, highs = window_of(self._project, table, upstream, past, index + 1)
             low, high = int(lows[index]), int(highs[index])
         return [low + int(i) for i in np.flatnonzero(where[low:high])]
 

@@ -21,6 +21,7 @@ HOUR_FORMAT = "%Y-%m-%d-%H:%M"
 DAY_FORMAT = "%Y-%m-%d"
 
 Ints = NDArray[np.int64]
+Bools = NDArray[np.bool_]
 
 
 class Grid:
@@ -29,6 +30,7 @@ class Grid:
     def __init__(self, partitioning: Partitioning) -> None:
         self.grain = partitioning.grain
         self.timezone = _clock(partitioning)
+        self.open = partitioning.open
         self._zone = ZoneInfo(self.timezone)
         self._begin = floor(self.grain, partitioning.begin)
         # How many partitions there will ever be; None without an end.
@@ -40,9 +42,17 @@ class Grid:
     def of(partitioning: Partitioning) -> Grid:
         """Return the grid of a partitioning; grids with the same cut are the same object."""
         grain, end = partitioning.grain, partitioning.end
-        return _grid(grain, floor(grain, partitioning.begin), _clock(partitioning), end and floor(grain, end))
+        last = end and floor(grain, end)
+        return _grid(grain, floor(grain, partitioning.begin), _clock(partitioning), last, partitioning.open)
 
     def count(self, now: datetime) -> int:
+        """Return how many partitions there are at `now` (aware): those that are over; if open, one more."""
+        count = self.over(now) + self.open
+        if count == 1 and self.open and now.timestamp() < self.boundaries(1)[0]:
+            return 0
+        return count if self.total is None else min(count, self.total)
+
+    def over(self, now: datetime) -> int:
         """Return how many partitions are over at `now` (aware)."""
         instant = int(now.timestamp())
         guess = max(self._ordinal(now.astimezone(self._zone).replace(tzinfo=None)) + 2, 1)
@@ -139,36 +149,46 @@ class Grid:
 
 
 @cache
-def _grid(grain: Grain, begin: datetime, zone: str, end: datetime | None) -> Grid:
-    return Grid(Partitioning(grain, begin, event_time="", timezone=zone, end=end))
+def _grid(grain: Grain, begin: datetime, zone: str, end: datetime | None, is_open: bool) -> Grid:
+    return Grid(Partitioning(grain, begin, event_time="", timezone=zone, end=end, open=is_open))
 
 
 def overlap(
-    reader: Grid, upstream: Grid, lookback: int, count: int, itself: bool = False
+    reader: Grid,
+    upstream: Grid,
+    lookback: int,
+    count: int,
+    itself: bool = False,
+    back: int = 0,
+    shift: int = 0,
 ) -> tuple[Ints, Ints]:
     """Return, for the reader's first `count` partitions, the upstream's partitions they read as [low, high).
 
-    The window of partition i is [start - lookback own partitions, end), for a self reference it
-    ends at start. Partitions of the upstream before its begin or after its end do not exist and are left
-    out; `high` may lie beyond what has landed so far. The arrays are shared: they cannot be written to.
+    The window of partition i is [start - lookback own partitions - back, end) moved by `shift` (both in
+    seconds), for a self reference it ends at start. Partitions of the upstream before its begin or after its
+    end do not exist and are left out; `high` may lie beyond what has landed so far. The arrays are shared:
+    they cannot be written to.
     """
     size = 1 << max(count - 1, 1).bit_length()
-    low, high = _overlap(reader, upstream, lookback, size, itself)
+    low, high = _overlap(reader, upstream, lookback, size, itself, back, shift)
     return low[:count], high[:count]
 
 
 # By powers of two, so that the end of a window, which adds a partition, does not empty the cache.
 @lru_cache(maxsize=1024)
-def _overlap(reader: Grid, upstream: Grid, lookback: int, count: int, itself: bool) -> tuple[Ints, Ints]:
+def _overlap(
+    reader: Grid, upstream: Grid, lookback: int, count: int, itself: bool, back: int, shift: int
+) -> tuple[Ints, Ints]:
     own = np.arange(count, dtype=np.int64)
-    if itself or reader is upstream:
+    if itself or (reader is upstream and not back and not shift):
         low, high = np.maximum(own - lookback, 0), own if itself else own + 1
     else:
         edges = reader.boundaries(count)
-        starts = _starts_before(reader, edges, lookback)
-        upstream_edges = upstream.boundaries(max(upstream.at(_utc(edges[-1])) + 2, 1))
+        starts = _starts_before(reader, edges, lookback) - back + shift
+        ends = edges[1:] + shift
+        upstream_edges = upstream.boundaries(max(upstream.at(_utc(edges[-1] + shift)) + 2, 1))
         low = np.searchsorted(upstream_edges[1:], starts, side="right").astype(np.int64)
-        high = np.searchsorted(upstream_edges[:-1], edges[1:], side="left").astype(np.int64)
+        high = np.searchsorted(upstream_edges[:-1], ends, side="left").astype(np.int64)
         if upstream.total is not None:
             low, high = np.minimum(low, upstream.total), np.minimum(high, upstream.total)
         high = np.maximum(high, low)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from t2.planning.grid import Ints
-from t2.planning.inputs import Bools, Inputs
+from t2.planning.grid import Bools, Ints
+from t2.planning.inputs import Inputs
 from t2.planning.state import TableState
 from t2.planning.verdict import BLOCKED, FAILED, HELD, LANDED, READY, RETRYING, WAITING
 from t2.project.model import Table

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 
 import numpy as np
 from numpy.typing import NDArray
 
-from t2.planning.grid import Grid, Ints, overlap
+from t2.planning.grid import Bools, Grid, Ints, overlap
+from t2.planning.schedule import last_tick
 from t2.planning.state import TableState
-from t2.project.model import Project, Source, Table, Upstream
+from t2.project.model import Cron, LateData, Partitioning, Project, Source, Table, Upstream
 
-Bools = NDArray[np.bool_]
+ANY_TIME = LateData()
 
 
 @dataclass
@@ -57,7 +59,9 @@ class Inputs:
     stuck: Bools
 
 
-def inputs_of(project: Project, table: Table, count: int, settled: Mapping[str, Settled]) -> Inputs:
+def inputs_of(
+    project: Project, table: Table, count: int, settled: Mapping[str, Settled], now: datetime
+) -> Inputs:
     """Evaluate every edge of a table except its reference to itself."""
     inputs = Inputs(
         complete=np.ones(count, np.bool_),
@@ -68,7 +72,7 @@ def inputs_of(project: Project, table: Table, count: int, settled: Mapping[str, 
     )
     for upstream in table.upstreams:
         if upstream.key != table.key:
-            _edge(project, table, upstream, settled[upstream.key], inputs)
+            _edge(project, table, upstream, settled[upstream.key], now, inputs)
     for key in table.compares_with:
         inputs.complete &= exists(settled[key])
     return inputs
@@ -82,9 +86,73 @@ def exists(offered: Settled) -> bool:
 def joins(project: Project, table: Table, upstream: Upstream) -> bool:
     """Whether both ends of an edge may share a run: one grid, the same partition, neither is for itself."""
     node = project.tables.get(upstream.key)
-    if node is None or upstream.lookback or upstream.through or upstream.key == table.key:
+    if node is None or not upstream.is_plain or upstream.through or upstream.key == table.key:
         return False
     return _shares_runs(table) and _shares_runs(node) and _same_grid(node, table)
+
+
+def reads_everything(table: Table, upstream: Upstream) -> bool:
+    """Whether all partitions of a partitioned upstream are read, as far as they are there."""
+    return upstream.window == "all" or (table.partitioning is None and upstream.window == "overlap")
+
+
+def follows(project: Project, table: Table, upstream: Upstream) -> bool:
+    """Whether what changes in the upstream window is a reason to build again.
+
+    By default not where partitions read what they do not follow one by one.
+    """
+    if upstream.on_update is not None:
+        return upstream.on_update == "rerun"
+    partitioned = project.node(upstream.key).partitioning is not None
+    return table.partitioning is None or (partitioned and upstream.window == "overlap")
+
+
+def changes(table: Table, node: Table | Source, ids: Ints, landed_at: NDArray[np.float64]) -> Ints:
+    """Return the landed ids of a node's partitions, 0 where a landing is too late to change the reader."""
+    late = table.late_data
+    if node.partitioning is None or late == ANY_TIME:
+        return ids
+    if late.action == "ignore":
+        return np.zeros_like(ids)
+    assert late.within_seconds is not None
+    ends = Grid.of(node.partitioning).boundaries(len(ids))[1:]
+    return np.where(landed_at > ends + late.within_seconds, 0, ids)
+
+
+def built_early(partitioning: Partitioning, past: TableState, now: datetime) -> Bools:
+    """Return which partitions of an open table are over and were last built before they were."""
+    ends = Grid.of(partitioning).boundaries(past.count)[1:]
+    early: Bools = (past.landed_at < ends) & (ends <= now.timestamp())
+    return early
+
+
+def overdue(table: Table, upstream: Upstream, offered: Settled | None, count: int, now: datetime) -> Bools:
+    """Return which partitions of a reader do without what an upstream has never built.
+
+    Something has to be there to be read: a table's first partition is waited for (`offered`; None: a source).
+    Who reads everything does without what was never built anyway.
+    """
+    if (
+        upstream.required
+        or reads_everything(table, upstream)
+        or (offered is not None and not exists(offered))
+    ):
+        return np.zeros(count, np.bool_)
+    if table.partitioning is None:
+        return np.ones(count, np.bool_)
+    ends = Grid.of(table.partitioning).boundaries(count)[1:]
+    done_without: Bools = ends + upstream.wait_seconds <= now.timestamp()
+    return done_without
+
+
+def patience_end(table: Table, count: int, now: datetime) -> float:
+    """Return when the next partition of a reader stops waiting for an upstream that is not required."""
+    waits = [upstream.wait_seconds for upstream in table.upstreams if not upstream.required]
+    if table.partitioning is None or not waits:
+        return np.inf
+    ends = Grid.of(table.partitioning).boundaries(count)[1:]
+    until = np.add.outer(ends.astype(np.float64), np.unique(waits))
+    return float(until[until > now.timestamp()].min(initial=np.inf))
 
 
 def _shares_runs(table: Table) -> bool:
@@ -118,29 +186,98 @@ def range_max(values: Ints, low: Ints, high: Ints) -> Ints:
     return np.where(high > low, greatest, 0).astype(np.int64)
 
 
-def window_of(project: Project, table: Table, upstream: Upstream, count: int) -> tuple[Ints, Ints]:
-    """Return what the first `count` partitions of a partitioned reader read of a partitioned upstream."""
+def window_of(
+    project: Project, table: Table, upstream: Upstream, read: TableState, count: int
+) -> tuple[Ints, Ints]:
+    """Return which partitions of a partitioned upstream the first `count` of a reader read, as [low, high).
+
+    A reader without partitions has one. `read`: the upstream's state, of which `latest` and `all` depend.
+    """
     node = project.node(upstream.key)
     assert node.partitioning is not None
-    assert table.partitioning is not None
-    reader, read = Grid.of(table.partitioning), Grid.of(node.partitioning)
-    return overlap(reader, read, upstream.lookback, count, itself=upstream.key == table.key)
+    grid = Grid.of(node.partitioning)
+    if upstream.window == "latest":
+        return _latest(table, grid, read, count)
+    if table.partitioning is None or upstream.window == "all":
+        return np.zeros(count, np.int64), np.full(count, read.count)
+    return overlap(
+        Grid.of(table.partitioning),
+        grid,
+        upstream.lookback,
+        count,
+        itself=upstream.key == table.key,
+        back=upstream.back_seconds,
+        shift=upstream.shift_seconds,
+    )
 
 
-def _edge(project: Project, table: Table, upstream: Upstream, offered: Settled, inputs: Inputs) -> None:
+def _latest(table: Table, grid: Grid, read: TableState, count: int) -> tuple[Ints, Ints]:
+    """Return the newest partition that has landed of those that are over when the reader's is.
+
+    Where none has, it is the newest of those; where there are none, nothing is read.
+    """
+    over = np.full(count, read.count)
+    if table.partitioning is not None:
+        ends = Grid.of(table.partitioning).boundaries(count)[1:]
+        over = np.searchsorted(grid.boundaries(read.count)[1:], ends, side="right").astype(np.int64)
+    numbers = np.arange(read.count)
+    newest = np.maximum.accumulate(np.where(read.landed, numbers, -1)) if read.count else numbers
+    last = np.append(-1, newest)[over]
+    low = np.where(last >= 0, last, np.maximum(over - 1, 0))
+    return low, np.minimum(low + 1, over)
+
+
+def _edge(
+    project: Project, table: Table, upstream: Upstream, offered: Settled, now: datetime, inputs: Inputs
+) -> None:
     node = project.node(upstream.key)
     if table.is_view:
         _view_reader(project, table, upstream, offered, inputs)
-    elif isinstance(node, Table) and node.is_view:
+        return
+    if isinstance(node, Table) and node.is_view:
         _view(project, table, upstream, offered, inputs)
-    elif node.partitioning is None:
-        _whole(project, table, upstream, offered, inputs)
-    elif table.partitioning is None:
-        _whole_reader(offered, inputs)
-    elif _same_grid(node, table) and not upstream.lookback:
-        _same_partition(project, table, upstream, offered, inputs)
+        return
+    count = len(inputs.complete)
+    edge = _Edge(
+        table,
+        node,
+        offered,
+        follows=follows(project, table, upstream),
+        overdue=overdue(table, upstream, offered if isinstance(node, Table) else None, count, now),
+        together=bool(offered.ready.any()) and joins(project, table, upstream),
+    )
+    if node.partitioning is None:
+        edge.same_partition(inputs) if table.partitioning is None else edge.whole(inputs)
+    elif reads_everything(table, upstream):
+        edge.everything(inputs, due(table, node, offered, now))
+    elif upstream.is_plain and _same_grid(node, table):
+        edge.same_partition(inputs)
     else:
-        _windowed(project, table, upstream, offered, inputs)
+        low, high = window_of(project, table, upstream, offered.state, count)
+        edge.windowed(inputs, low, so_far(table, low, high, offered.state.count, now))
+
+
+def so_far(table: Table, low: Ints, high: Ints, top: int, now: datetime) -> Ints:
+    """Cut the window of a partition that is not over yet to what there is, `top` partitions in all.
+
+    At least the first one of the window is waited for. `low` and `high` are those of all of a reader's.
+    """
+    if table.partitioning is None or not table.partitioning.open or not len(high):
+        return high
+    end = Grid.of(table.partitioning).boundaries(len(high))[-1]
+    if end <= now.timestamp():
+        return high
+    cut: Ints = high.copy()
+    cut[-1] = min(cut[-1], max(top, low[-1] + 1))
+    return cut
+
+
+def due(table: Table, node: Table | Source, offered: Settled, now: datetime) -> int:
+    """Return how many partitions of a node were over at a reader's newest tick, 0 if it has no ticks."""
+    if not isinstance(table.automation, Cron) or node.partitioning is None:
+        return 0
+    ends = Grid.of(node.partitioning).boundaries(offered.state.count)[1:]
+    return int(np.searchsorted(ends, last_tick(table.automation, now), side="right"))
 
 
 def _view_reader(
@@ -158,47 +295,89 @@ def _view(project: Project, table: Table, upstream: Upstream, offered: Settled, 
     inputs.complete &= served or (bool(offered.ready[0]) and joins(project, table, upstream))
 
 
-def _whole(project: Project, table: Table, upstream: Upstream, offered: Settled, inputs: Inputs) -> None:
-    """An unpartitioned upstream: its changes count for unpartitioned readers only."""
-    if table.partitioning is not None:
-        inputs.complete &= bool(offered.state.landed[0])
-    else:
-        _same_partition(project, table, upstream, offered, inputs)
+class _Edge:
+    """One edge to a table or source that holds data.
 
+    `follows`: its changes count, so it is waited for while it is busy or stuck. `overdue`: readers that do
+    without what was never built. `together`: both ends may share a run, and some of the upstream is ready.
+    """
 
-def _whole_reader(offered: Settled, inputs: Inputs) -> None:
-    """An unpartitioned reader of partitions: some landed, none blocked, none about to change."""
-    state = offered.state
-    busy, stuck = bool(offered.busy.any()), bool(offered.stuck.any())
-    some = bool(state.landed.any()) and not bool((state.blocked & (state.landed_id > 0)).any())
-    inputs.complete &= some and not busy and not stuck
-    inputs.busy |= busy
-    inputs.stuck |= stuck
-    np.maximum(inputs.newest, int(state.landed_id.max(initial=0)), out=inputs.newest)
+    def __init__(
+        self,
+        table: Table,
+        node: Table | Source,
+        offered: Settled,
+        *,
+        follows: bool,
+        overdue: Bools,
+        together: bool,
+    ) -> None:
+        state = offered.state
+        self.offered = offered
+        self.follows = follows
+        self.overdue = overdue
+        self.together = together
+        self.there = offered.usable if follows else state.landed
+        self.ids = changes(table, node, state.landed_id, state.landed_at) if follows else None
+        self.some_overdue = bool(overdue.any())
 
+    def whole(self, inputs: Inputs) -> None:
+        """Partitions read a node without partitions."""
+        inputs.complete &= bool(self.there[0])
+        if self.ids is not None:
+            inputs.busy |= bool(self.offered.busy[0])
+            inputs.stuck |= bool(self.offered.stuck[0])
+            np.maximum(inputs.newest, int(self.ids[0]), out=inputs.newest)
 
-def _same_partition(
-    project: Project, table: Table, upstream: Upstream, offered: Settled, inputs: Inputs
-) -> None:
-    """Partition i reads partition i; both may come in one run."""
-    if offered.ready.any() and joins(project, table, upstream):
-        inputs.complete &= offered.usable | offered.ready
-        inputs.together |= offered.ready
-    else:
-        inputs.complete &= offered.usable
-    inputs.busy |= offered.busy
-    inputs.stuck |= offered.stuck
-    np.maximum(inputs.newest, offered.state.landed_id, out=inputs.newest)
+    def everything(self, inputs: Inputs, needed: int) -> None:
+        """All partitions are read: some landed, none is blocked or about to change.
 
+        Of the first `needed` the last one has landed, too.
+        """
+        state = self.offered.state
+        some = bool(state.landed.any()) and not bool((state.blocked & (state.landed_id > 0)).any())
+        some = some and (not needed or bool(state.landed[needed - 1]))
+        if self.ids is None:
+            inputs.complete &= some
+            return
+        busy, stuck = bool(self.offered.busy.any()), bool(self.offered.stuck.any())
+        inputs.complete &= some and not busy and not stuck
+        inputs.busy |= busy
+        inputs.stuck |= stuck
+        np.maximum(inputs.newest, int(self.ids.max(initial=0)), out=inputs.newest)
 
-def _windowed(project: Project, table: Table, upstream: Upstream, offered: Settled, inputs: Inputs) -> None:
-    low, high = window_of(project, table, upstream, len(inputs.complete))
-    inputs.complete &= range_all(offered.usable, low, high)
-    if offered.busy.any():
-        inputs.busy |= range_any(offered.busy, low, high)
-    if offered.stuck.any():
-        inputs.stuck |= range_any(offered.stuck, low, high)
-    np.maximum(inputs.newest, range_max(offered.state.landed_id, low, high), out=inputs.newest)
+    def same_partition(self, inputs: Inputs) -> None:
+        """Partition i reads partition i; both may come in one run."""
+        offered = self.offered
+        there = self.there
+        if self.some_overdue:
+            there = there | (self.overdue & (offered.state.landed_id == 0))
+        if self.together:
+            there = there | offered.ready
+            if self.follows:
+                inputs.together |= offered.ready
+        inputs.complete &= there
+        if self.ids is not None:
+            inputs.busy |= offered.busy & ~self.overdue
+            inputs.stuck |= offered.stuck & ~self.overdue
+            np.maximum(inputs.newest, self.ids, out=inputs.newest)
+
+    def windowed(self, inputs: Inputs, low: Ints, high: Ints) -> None:
+        """Each partition reads a stretch of others."""
+        offered = self.offered
+        there = range_all(self.there, low, high)
+        if self.some_overdue:
+            top = len(self.there)
+            unbuilt = offered.state.landed_id == 0
+            rest = range_all(self.there | unbuilt, np.minimum(low, top), np.minimum(high, top))
+            there = there | (self.overdue & rest)
+        inputs.complete &= there
+        if self.ids is not None:
+            if offered.busy.any():
+                inputs.busy |= range_any(offered.busy, low, high) & ~self.overdue
+            if offered.stuck.any():
+                inputs.stuck |= range_any(offered.stuck, low, high) & ~self.overdue
+            np.maximum(inputs.newest, range_max(self.ids, low, high), out=inputs.newest)
 
 
 def _count(flags: Bools, low: Ints, high: Ints) -> Ints:

@@ -18,10 +18,20 @@ from numpy.typing import NDArray
 
 from t2.planning.backfills import Backlog, Part
 from t2.planning.gates import Gates
-from t2.planning.grid import Grid, Ints
+from t2.planning.grid import Bools, Grid, Ints
 from t2.planning.in_order import in_order
-from t2.planning.inputs import Bools, Inputs, Settled, inputs_of, range_max, window_of
+from t2.planning.inputs import (
+    Inputs,
+    Settled,
+    built_early,
+    changes,
+    inputs_of,
+    patience_end,
+    range_max,
+    window_of,
+)
 from t2.planning.requests import chunks, request
+from t2.planning.schedule import allowed, next_tick, ticked
 from t2.planning.state import UNKNOWN_CODE, Active, State, TableState, Wanted
 from t2.planning.verdict import (
     BLOCKED,
@@ -30,14 +40,16 @@ from t2.planning.verdict import (
     HELD,
     LANDED,
     MANUAL,
+    PAUSED,
     QUEUED,
     READY,
     RETRYING,
     RUNNING,
+    SCHEDULED,
     WAITING,
     Request,
 )
-from t2.project.model import Project, Source, Table
+from t2.project.model import Cron, Project, Source, Table
 
 MAX_REQUESTS = 100
 
@@ -177,7 +189,7 @@ class _Tick:
         keys += table.compares_with
         if past.barred or any(self.gates.bars(key) for key in keys):
             return None
-        return (past, *(self.outside[key] for key in keys))
+        return (past, self.state.paused.get(table.key), *(self.outside[key] for key in keys))
 
     def _take_over(self, table: Table, kept: Kept) -> None:
         self.kept[table.key] = kept
@@ -193,10 +205,12 @@ class _Tick:
     def _work_out(self, table: Table, past: TableState, kept: Kept | None) -> None:
         inputs = self._inputs(table, past, self.outside, past.landed_id)
         changed = self._changed(table, past, inputs)
-        outcome = self._rules(table, past, inputs, changed)
-        if table.reads_itself and table.automation == "eager":
+        acts = self._allowed(table, past)
+        outcome = self._rules(table, past, inputs, changed, acts)
+        if table.reads_itself and acts.any():
+            inputs.busy &= acts
+            inputs.stuck &= acts
             in_order(table, past, inputs, outcome, changed)
-        acts = np.full(past.count, table.automation == "eager" and not table.is_view)
         settled = self._settle(table, inputs, outcome, changed, acts)
         if kept is not None and kept.offered.is_as(settled):
             settled = kept.offered  # so that what reads the table can keep its part
@@ -209,19 +223,22 @@ class _Tick:
         outside = self._inputs(table, past, self.outside, old)
         inside = self._inputs(table, past, self.settled, past.landed_id)
         changed = self._changed(table, past, outside)
-        part = Part(table, past, wanted, outside, changed)
+        allowed = self._allowed(table, past)
+        part = Part(table, past, wanted, outside, changed, allowed)
         if table.reads_itself:
             outside = self._inputs(table, past, self.outside, part.old_ids(past, part.aside))
             changed = self._changed(table, past, outside)
         inputs = part.merged(inside, outside)
         changed = np.where(part.wanted, self._changed(table, past, inputs), changed)
         changed |= part.owed & (past.landed_id > 0)
-        outcome = self._rules(table, past, inputs, changed, part.owed)
+        acts = allowed | (part.owed & (not self._is_paused(table)))
+        outcome = self._rules(table, past, inputs, changed, acts)
         busy = inputs.busy.copy()
-        if table.reads_itself:
+        if table.reads_itself and acts.any():
+            inputs.busy &= acts
+            inputs.stuck &= acts
             part.in_order(past, inputs, outcome, changed)
-        eager = np.full(past.count, table.automation == "eager")
-        settled = self._settle(table, inputs, outcome, changed, (eager | part.owed) & (not table.is_view))
+        settled = self._settle(table, inputs, outcome, changed, acts)
         self.settled[table.key] = part.from_inside(settled, outcome)
         self.outside[table.key] = part.from_outside(settled)
         self.backlogs[table.key] = part.backlog(outcome, busy)
@@ -255,16 +272,22 @@ class _Tick:
 
     def _inputs(self, table: Table, past: TableState, offered: dict[str, Settled], own_ids: Ints) -> Inputs:
         """Evaluate all inputs; a self-dependent table's own earlier partitions landed with `own_ids`."""
-        inputs = inputs_of(self.project, table, past.count, offered)
+        inputs = inputs_of(self.project, table, past.count, offered, self.now)
         inputs.complete &= ~self.gates.closed(table, past)
         for upstream in table.upstreams:
             if upstream.key == table.key:
-                low, high = window_of(self.project, table, upstream, past.count)
-                np.maximum(inputs.newest, range_max(own_ids, low, high), out=inputs.newest)
+                low, high = window_of(self.project, table, upstream, past, past.count)
+                ids = changes(table, table, own_ids, past.landed_at)
+                np.maximum(inputs.newest, range_max(ids, low, high), out=inputs.newest)
+        self._wake(table, patience_end(table, past.count, self.now))
         return inputs
 
     def _changed(self, table: Table, past: TableState, inputs: Inputs) -> Bools:
         changed: Bools = inputs.newest > past.as_of
+        if ticked(table, past, self.now):
+            changed[:] = True
+        if table.partitioning is not None and table.partitioning.open:
+            changed |= built_early(table.partitioning, past, self.now)
         if table.is_view:
             changed[:] = False
         shut = past.shut
@@ -276,11 +299,11 @@ class _Tick:
         return changed
 
     def _rules(
-        self, table: Table, past: TableState, inputs: Inputs, changed: Bools, owed: Bools | None = None
+        self, table: Table, past: TableState, inputs: Inputs, changed: Bools, acts: Bools
     ) -> NDArray[np.int8]:
         """Apply the rules for the outcome, the last one first, so that the first one that fits stays.
 
-        `owed`: a backfill wants it built, also where the table is manual.
+        `acts`: what is built when it is ready, because of the policy or a backfill.
         """
         fresh = past.landed & ~changed
         together, active = inputs.together.any(), past.active.any()
@@ -294,8 +317,8 @@ class _Tick:
             dirty = past.blocked & (past.landed_id > 0) & (past.failed_id == 0)
             np.putmask(outcome, dirty & ~changed & ~inputs.together, BLOCKED)
         np.putmask(outcome, ~inputs.complete, WAITING)
-        if table.automation == "manual":
-            np.putmask(outcome, np.ones(past.count, np.bool_) if owed is None else ~owed, MANUAL)
+        if not acts.all():
+            np.putmask(outcome, ~acts, self._at_rest(table))
         # An input that comes in the same run makes a landed partition stale only if it can join that run.
         joining = inputs.together & (outcome == READY)
         np.putmask(outcome, fresh & ~joining, LANDED)
@@ -319,13 +342,14 @@ class _Tick:
         retrying = failed & ~used_up & (retry_at > self.epoch)
         np.putmask(outcome, failed & used_up, FAILED)
         np.putmask(outcome, retrying, RETRYING)
-        self.due[table.key] = min(self.due[table.key], float(retry_at[retrying].min(initial=np.inf)))
+        self._wake(table, float(retry_at[retrying].min(initial=np.inf)))
 
     def _settle(
         self, table: Table, inputs: Inputs, outcome: NDArray[np.int8], changed: Bools, acts: Bools
     ) -> Settled:
-        """Keep what a table's readers have to know of it; `acts`: it will be built without anybody's help."""
+        """Keep what a table's readers have to know of it; `acts`: it is built when it is ready."""
         past = self.state.tables[table.key]
+        acts = acts & (not table.is_view)
         busy = BUSY[outcome] | (inputs.busy & acts)
         stuck = (changed & (outcome == WAITING)) | (inputs.stuck & (outcome == LANDED))
         stuck &= acts & past.landed & ~busy
@@ -334,10 +358,35 @@ class _Tick:
         self.newest[table.key] = inputs.newest
         return Settled(past, past.landed & ~busy & ~stuck, busy, stuck, outcome == READY)
 
+    def _allowed(self, table: Table, past: TableState) -> Bools:
+        """Return what the policy lets be built; nothing of a table that is paused."""
+        if self._is_paused(table):
+            return np.zeros(past.count, np.bool_)
+        if isinstance(table.automation, Cron):
+            self._wake(table, next_tick(table.automation, self.now))
+        return allowed(table, past, self.now)
+
+    def _is_paused(self, table: Table) -> bool:
+        pause = self.state.paused.get(table.key)
+        if pause is None or pause.until <= self.epoch:
+            return False
+        self._wake(table, pause.until)
+        return True
+
+    def _at_rest(self, table: Table) -> np.int8:
+        """Return the outcome of what is not built although it may be ready."""
+        if self._is_paused(table):
+            return PAUSED
+        return SCHEDULED if isinstance(table.automation, Cron) else MANUAL
+
+    def _wake(self, table: Table, instant: float) -> None:
+        """Plan again at an instant, in epoch seconds."""
+        self.due[table.key] = min(self.due[table.key], instant)
+
     def _window_end(self, node: Table | Source) -> float:
         """Return when the next partition of a node is over, in epoch seconds."""
         if node.partitioning is not None:
             grid, count = Grid.of(node.partitioning), self.state.tables[node.key].count
             if grid.total is None or count < grid.total:
-                return float(grid.boundaries(count + 1)[count + 1])
+                return float(grid.boundaries(count + 1)[count + 1 - grid.open])
         return np.inf

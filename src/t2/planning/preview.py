@@ -9,8 +9,8 @@ import numpy as np
 
 from t2.planning.backfills import Backlog
 from t2.planning.choosing import Chosen, ranges
-from t2.planning.grid import Ints
-from t2.planning.inputs import Bools, Settled, inputs_of, joins, window_of
+from t2.planning.grid import Bools, Ints
+from t2.planning.inputs import Settled, follows, inputs_of, joins, window_of
 from t2.planning.planner import Plan, plan
 from t2.planning.requests import cut
 from t2.planning.state import State, Wanted
@@ -91,7 +91,7 @@ def _current(now: Plan, key: str) -> Bools:
     """Return where the newest partition is that the planner builds by itself and that has not landed yet."""
     past, table = now.state.tables[key], now.project.tables[key]
     found = np.zeros(past.count, np.bool_)
-    if table.partitioning is not None and table.automation == "eager":
+    if table.partitioning is not None and table.by_itself:
         found[-1:] = past.landed_id[-1:] == 0
     return found
 
@@ -115,10 +115,10 @@ def _possible(tentative: Plan, taken: Chosen) -> Chosen:
         usable = seen.usable | seen.busy
         if isinstance(node, Table) and node.key in taken:
             flags = taken[node.key]
-            complete = inputs_of(project, node, len(flags), offered).complete
+            complete = inputs_of(project, node, len(flags), offered, tentative.now).complete
             usable = np.where(flags, complete, usable)
             if node.reads_itself:
-                _behind_itself(project, node, usable, flags)
+                _behind_itself(tentative, node, usable, flags)
         none = np.zeros(len(usable), np.bool_)
         past = seen.state
         landed = np.where(usable, np.maximum(past.landed_id, 1), past.landed_id)
@@ -128,11 +128,12 @@ def _possible(tentative: Plan, taken: Chosen) -> Chosen:
     return possible
 
 
-def _behind_itself(project: Project, table: Table, usable: Bools, flags: Bools) -> None:
+def _behind_itself(tentative: Plan, table: Table, usable: Bools, flags: Bools) -> None:
     """Clear what reads an earlier partition of its own table that will not be there."""
+    past = tentative.state.tables[table.key]
     for upstream in table.upstreams:
         if upstream.key == table.key:
-            low, high = window_of(project, table, upstream, len(usable))
+            low, high = window_of(tentative.project, table, upstream, past, len(usable))
             for index in np.flatnonzero(flags).tolist():
                 usable[index] &= usable[low[index] : high[index]].all()
 
@@ -178,8 +179,8 @@ def _apart(project: Project, table: Table, chosen: Chosen) -> Table:
 def _followers(project: Project, taken: Chosen) -> Iterator[str]:
     reached = {key for key, flags in taken.items() if flags.any()}
     for table in project.tables.values():
-        if table.key not in reached and table.automation == "eager" and not table.is_view:
-            counts = (up.key in reached for up in table.upstreams)
-            if any(counts):
-                reached.add(table.key)
-                yield table.key
+        if table.key in reached or table.is_view or not table.by_itself:
+            continue
+        if any(up.key in reached and follows(project, table, up) for up in table.upstreams):
+            reached.add(table.key)
+            yield table.key

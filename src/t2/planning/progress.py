@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from t2.planning.inputs import Bools
+from t2.planning.grid import Bools
 from t2.planning.planner import Plan
 from t2.planning.state import Wanted
-from t2.planning.verdict import FAILED, QUEUED, RUNNING
+from t2.planning.verdict import FAILED, PAUSED, QUEUED, RUNNING
 
 STATES = ("done", "running", "failed", "left")
 
@@ -59,11 +59,16 @@ def totals(parts: Mapping[str, Progress]) -> dict[str, int]:
 
 
 def has_ended(plan: Plan, parts: Mapping[str, Progress]) -> bool:
-    """Whether nothing that is left will be built without anybody's help."""
+    """Whether nothing that is left will be built without anybody's help; what is paused only rests."""
     return not any(
-        bool((part.running | ((part.left | part.failed) & plan.settled[key].busy)).any())
+        bool((part.running | ((part.left | part.failed) & _moves(plan, key))).any())
         for key, part in parts.items()
     )
+
+
+def _moves(plan: Plan, key: str) -> Bools:
+    moves: Bools = plan.settled[key].busy | (plan.outcomes[key] == PAUSED)
+    return moves
 
 
 def lengths(plan: Plan) -> dict[str, int]:

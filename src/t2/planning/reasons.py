@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from t2.planning.inputs import Settled, exists, window_of
+from t2.planning.inputs import Settled, due, exists, follows, overdue, reads_everything, so_far, window_of
 from t2.planning.planner import Plan
 from t2.planning.verdict import Outcome, Reason, Verdict
 from t2.project.model import Source, Table, Upstream
@@ -48,23 +48,31 @@ def _missing(plan: Plan, table: Table, upstream: Upstream, index: int) -> Iterat
     if upstream.key == table.key:
         yield from _earlier(plan, table, upstream, index)
         return
-    seen = plan.seen(table.key, index)
-    offered = seen[upstream.key]
+    offered = plan.seen(table.key, index)[upstream.key]
     node = plan.project.node(upstream.key)
+    counts = follows(plan.project, table, upstream)
     if node.partitioning is None:
-        if not _serves(table, node, offered):
+        if not _serves(table, node, offered, counts=counts):
             yield Reason(upstream.key, outcome_of(plan, upstream.key, 0), 0, 0)
         return
-    if table.partitioning is None:
-        owed = _owed_to_whole(table, offered)
+    if table.is_view or reads_everything(table, upstream):
+        owed = _owed_to_whole(table, offered, due(table, node, offered, plan.now), counts=counts)
     else:
-        low, high = window_of(plan.project, table, upstream, len(plan.outcomes[table.key]))
-        owed = [
-            i
-            for i in range(int(low[index]), int(high[index]))
-            if i >= len(offered.usable) or not offered.usable[i]
-        ]
+        owed = _owed(plan, table, upstream, offered, index)
     yield from _fold(plan, upstream.key, owed)
+
+
+def _owed(plan: Plan, table: Table, upstream: Upstream, offered: Settled, index: int) -> list[int]:
+    """Return which partitions of a window are not there."""
+    project, count = plan.project, plan.state.tables[table.key].count
+    low, high = window_of(project, table, upstream, offered.state, count)
+    high = so_far(table, low, high, offered.state.count, plan.now)
+    there = offered.usable if follows(project, table, upstream) else offered.state.landed
+    parent = offered if upstream.key in project.tables else None
+    if overdue(table, upstream, parent, count, plan.now)[index]:
+        there = there | (offered.state.landed_id == 0)
+        high = np.minimum(high, len(there))
+    return [i for i in range(int(low[index]), int(high[index])) if i >= len(there) or not there[i]]
 
 
 def _failed_checks(plan: Plan, key: str, index: int) -> Iterator[Reason]:
@@ -91,22 +99,29 @@ def _compared(plan: Plan, table: Table) -> Iterator[Reason]:
             yield Reason(key, outcome_of(plan, key, 0), 0, 0)
 
 
-def _serves(table: Table, node: Table | Source, offered: Settled) -> bool:
+def _serves(table: Table, node: Table | Source, offered: Settled, *, counts: bool) -> bool:
     """Whether an unpartitioned upstream is all that a reader needs; the same rules as in `inputs`."""
     exists = bool(offered.state.landed_id[0] > 0)
     if table.is_view:
         return exists
     if isinstance(node, Table) and node.is_view:
         return exists and not bool(offered.busy[0])
-    return bool(offered.state.landed[0]) if table.partitioning else bool(offered.usable[0])
+    return bool(offered.usable[0] if counts else offered.state.landed[0])
 
 
-def _owed_to_whole(table: Table, offered: Settled) -> list[int]:
-    """Which partitions hold back a reader of the whole table: those that are blocked or about to change."""
+def _owed_to_whole(table: Table, offered: Settled, due: int, *, counts: bool) -> list[int]:
+    """Which partitions hold back a reader of the whole table: those that are blocked or about to change.
+
+    Also the newest one that was over at the reader's tick.
+    """
     state = offered.state
     if table.is_view:
         return [] if (state.landed_id > 0).any() else [0]
-    holds = offered.busy | offered.stuck | (state.blocked & (state.landed_id > 0))
+    holds = state.blocked & (state.landed_id > 0)
+    if counts:
+        holds = holds | offered.busy | offered.stuck
+    if due:
+        holds[due - 1] |= not state.landed[due - 1]
     found: list[int] = np.flatnonzero(holds).tolist()
     return found or ([] if state.landed.any() else [0])
 

@@ -11,8 +11,8 @@ from types import MappingProxyType
 import numpy as np
 
 from t2.planning.backfills import Backlog
-from t2.planning.grid import Grid, Ints
-from t2.planning.inputs import Bools, joins
+from t2.planning.grid import Bools, Grid, Ints
+from t2.planning.inputs import joins
 from t2.planning.state import State
 from t2.planning.verdict import Request
 from t2.project.model import Project, Table
@@ -22,6 +22,11 @@ CATCH_UP_PRIORITY = -1
 BACKFILL_PRIORITY = -2
 # How many of a table's newest partitions are current.
 CURRENT = 2
+
+
+# What goes first: of no backfill, then of the oldest; what is current, the longest chain of readers first;
+# then the oldest, in dependency order. The last number is that of the component.
+Rank = tuple[int, bool, int, int, int, int]
 
 
 @dataclass(frozen=True)
@@ -43,7 +48,8 @@ def chunks(
 ) -> list[Chunk]:
     """Cut what is ready into at most `limit` runs, each with room in all of its tables.
 
-    The oldest come first; what only backfills want comes after all else, in the order of their ids.
+    Runs with current partitions come first, of those the longest chain of readers; then the oldest. What only
+    backfills want comes after all else, in the order of their ids.
     """
     room = {key: _room(project.tables[key], state) for key in ready if key in project.tables}
     return cut(project, ready, limit, backlogs, room)
@@ -61,7 +67,7 @@ def cut(
     components = [
         _Component(project, keys, order, ready, backlogs) for keys in _connected(project, list(order))
     ]
-    waiting: list[tuple[int, int, int, int]] = []
+    waiting: list[Rank] = []
     for number, component in enumerate(components):
         component.hold({key for key in component.keys if room[key] <= 0})
         component.push(waiting, number)
@@ -90,7 +96,7 @@ def request(project: Project, state: State, chunk: Chunk, newest: Mapping[str, I
         run_key=_run_key(project, state, chunk, newest),
         why="backfill" if chunk.backfill else _why(project, state, chunk),
         backfill=chunk.backfill,
-        priority=_priority(state, chunk),
+        priority=_priority(project, state, chunk),
     )
 
 
@@ -127,17 +133,22 @@ class _Component:
         for row, key in enumerate(self.keys):
             if key in backlogs:
                 self.backfill[row], self.coming[row] = backlogs[key].backfill, backlogs[key].coming
+        self.current = first_current(project.tables[self.keys[0]], self.matrix.shape[1])
+        self.in_order = any(project.tables[key].oldest_first for key in self.keys)
         if self.backfill.any():
             self._part()
 
-    def push(self, waiting: list[tuple[int, int, int, int]], number: int) -> None:
-        """Queue what comes next, by its backfill, the start of its window and its first table."""
+    def push(self, waiting: list[Rank], number: int) -> None:
+        """Queue what comes next."""
         found = self._next()
         if found is not None:
             backfill, row, column = found
+            current = not backfill and self._is_current(row, column)
             partitioning = self.project.tables[self.keys[row]].partitioning
             start = int(Grid.of(partitioning).boundaries(column + 1)[column]) if partitioning else 0
-            heapq.heappush(waiting, (backfill, start, self.order[self.keys[row]], number))
+            key = self.keys[row]
+            height = self.project.height[key] if current else 0
+            heapq.heappush(waiting, (backfill, not current, -height, start, self.order[key], number))
 
     def take(self) -> Chunk:
         """Take what comes next with what shares its run; hold what is left out and needs it."""
@@ -176,7 +187,12 @@ class _Component:
         columns: Bools = np.logical_or.reduce(free, axis=0)
         column = int(np.argmax(columns))
         if columns[column]:
-            return 0, int(np.argmax(free[:, column])), column
+            row = int(np.argmax(free[:, column]))
+            current = columns[self.current :]
+            if current.any() and not self.in_order and not self._is_current(row, column):
+                column = self.current + int(np.argmax(current))
+                row = int(np.argmax(free[:, column]))
+            return 0, row, column
         for backfill in np.unique(self.backfill[self.matrix]).tolist():
             found = []
             for row in np.flatnonzero((self.matrix & (self.backfill == backfill)).any(axis=1)).tolist():
@@ -188,6 +204,11 @@ class _Component:
                 column, row = min(found)
                 return backfill, row, column
         return None
+
+    def _is_current(self, row: int, first: int) -> bool:
+        """Whether a run from a column on has a partition that is current."""
+        last = first if first >= self.current else self._at_once(row, first)[1]
+        return bool(last >= self.current)
 
     def _full_run(self, row: int, backfill: int) -> tuple[int, int]:
         """Return the first column and the length of the oldest run of a row that is ready to its end.
@@ -268,6 +289,14 @@ class _Component:
         return sorted(found)
 
 
+def first_current(table: Table, count: int) -> int:
+    """Return the number of a table's first current partition; of one that has come to its end none is."""
+    if table.partitioning is None:
+        return 0
+    ended = Grid.of(table.partitioning).total == count
+    return count if ended else max(count - CURRENT, 0)
+
+
 def _room(table: Table, state: State) -> int:
     """Return how many more runs may build a table now."""
     return table.runs_at_once - state.tables[table.key].active_runs
@@ -310,12 +339,13 @@ def _run_key(project: Project, state: State, chunk: Chunk, newest: Mapping[str, 
     return digest.hexdigest()[:32]
 
 
-def _priority(state: State, chunk: Chunk) -> int:
+def _priority(project: Project, state: State, chunk: Chunk) -> int:
     """Return 0 for a run with current partitions, less for what catches up, least for a backfill."""
     if chunk.backfill:
         return BACKFILL_PRIORITY
-    due = state.tables[chunk.tables[0]].count
-    return 0 if chunk.last >= due - CURRENT else CATCH_UP_PRIORITY
+    first = project.tables[chunk.tables[0]]
+    is_current = chunk.last >= first_current(first, state.tables[first.key].count)
+    return 0 if is_current else CATCH_UP_PRIORITY
 
 
 def _why(project: Project, state: State, chunk: Chunk) -> str:

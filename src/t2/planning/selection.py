@@ -52,9 +52,10 @@ def _readers(
     grid = Grid.of(table.partitioning)
     count = grid.count(now)
     read = project.node(upstream.key).partitioning
-    if read is None:
+    if read is None or upstream.window != "overlap":
         return (0, count - 1) if count else None
-    low, high = overlap(grid, Grid.of(read), upstream.lookback, count)
+    back, shift = upstream.back_seconds, upstream.shift_seconds
+    low, high = overlap(grid, Grid.of(read), upstream.lookback, count, back=back, shift=shift)
     hits = [index for index in range(count) if low[index] <= span[1] and high[index] > span[0]]
     return (hits[0], hits[-1]) if hits else None
 

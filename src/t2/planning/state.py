@@ -107,13 +107,24 @@ class Wanted:
     since: NDArray[np.int64]
 
 
+@dataclass(frozen=True)
+class Pause:
+    """Somebody's order that a table is not built until an instant (epoch seconds, inf: for good)."""
+
+    until: float
+    reason: str
+    by: str
+    since: float
+
+
 @dataclass
 class State:
     """The whole ledger as arrays.
 
     `tables` by key, sources too; `codes`: ids by code version; `cursor`: the last event id. `changed`: the
     tables that are not the same object as in the ledger's state before this one (all at first).
-    `wanted`: what running backfills want, for the tables of which they want something.
+    `wanted`: what running backfills want, for the tables of which they want something. `paused`: the tables
+    that nobody but a person builds; a pause that is over counts no more.
     """
 
     tables: Mapping[str, TableState]
@@ -121,6 +132,7 @@ class State:
     cursor: int = 0
     changed: frozenset[str] = frozenset()
     wanted: Mapping[str, Wanted] = field(default_factory=dict)
+    paused: Mapping[str, Pause] = field(default_factory=dict)
 
     def code_id(self, version: str) -> int:
         """Return the id of a code version, UNKNOWN_CODE if nothing was ever built with it."""

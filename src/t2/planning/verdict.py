@@ -22,6 +22,8 @@ class Outcome(IntEnum):
     RETRYING = 8
     HELD = 9
     READY = 10
+    SCHEDULED = 11
+    PAUSED = 12
 
     @property
     def label(self) -> str:
@@ -30,9 +32,8 @@ class Outcome(IntEnum):
 
 
 # The outcomes as the planner's arrays hold them: an IntEnum costs more to look up than an array to compare.
-RUNNING, QUEUED, NOT_DUE, LANDED, MANUAL, WAITING, BLOCKED, FAILED, RETRYING, HELD, READY = (
-    np.int8(outcome.value) for outcome in Outcome
-)
+RUNNING, QUEUED, NOT_DUE, LANDED, MANUAL, WAITING, BLOCKED = (np.int8(number) for number in range(7))
+FAILED, RETRYING, HELD, READY, SCHEDULED, PAUSED = (np.int8(number) for number in range(7, 13))
 
 # By outcome: whether a partition with it is being built, or will be without anybody's help.
 BUSY = np.isin(np.arange(len(Outcome)), (RUNNING, QUEUED, RETRYING, HELD, READY))

@@ -9,11 +9,11 @@ import difflib
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import date, datetime, time
+from datetime import date, datetime, time, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo, available_timezones
 
-from t2.project.model import Grain
+from t2.project.model import Cron, Grain
 
 Path = tuple[str, ...]
 Report = Callable[[Path, str, "str | None"], None]
@@ -106,6 +106,15 @@ def duration(value: str) -> int:
     return int(match[1]) * SECONDS[match[2]]
 
 
+def _signed_duration(value: str) -> int:
+    return -duration(value[1:]) if value.startswith("-") else duration(value)
+
+
+def _lookback(value: Any) -> int | timedelta:
+    """Return a number of partitions, or a duration."""
+    return timedelta(seconds=duration(value)) if isinstance(value, str) else _at_least(0)(value)
+
+
 def _positive_duration(value: str) -> int:
     return _at_least(1)(duration(value))
 
@@ -140,6 +149,27 @@ def _at_least(least: int) -> Callable[[Any], int]:
         return int(value)
 
     return parse
+
+
+def _automation(value: Any) -> str | Cron:
+    if value in ("eager", "manual"):
+        return str(value)
+    if not isinstance(value, Mapping) or not {"cron"} <= value.keys() <= {"cron", "tz"}:
+        raise ValueError(value)
+    return Cron(cron(value["cron"]), zone(value["tz"]) if "tz" in value else "")
+
+
+def cron(value: Any) -> str:
+    """Return a cron expression of five fields; ValueError for any other text."""
+    from cronsim import CronSim, CronSimError
+
+    if not isinstance(value, str) or len(value.split()) != 5:
+        raise ValueError(value)
+    try:
+        next(CronSim(value, datetime(2024, 1, 1)))
+    except (CronSimError, StopIteration) as error:
+        raise ValueError(value) from error
+    return value
 
 
 def _one_of(*words: str) -> Callable[[Any], str]:
@@ -226,9 +256,12 @@ OWNER = Key(
 
 TABLE: Mapping[str, Key] = {
     "automation": Key(
-        "`eager` builds a partition as soon as its inputs are ready; `manual` only when a person asks.",
-        "eager or manual",
-        _one_of("eager", "manual"),
+        "`eager` builds a partition as soon as its inputs are ready; `manual` only when a person asks. "
+        "`cron` builds after each of its ticks, when the inputs are ready: partitions whose window is over "
+        "by then or whose inputs changed, a table without partitions each time. Missed ticks count once. "
+        "`tz` is the clock of the ticks, by default the table's `timezone`.",
+        'eager, manual or `{cron: "0 6 * * *", tz: Europe/Berlin}`',
+        _automation,
         "eager",
         words=lambda: ("eager", "manual"),
     ),
@@ -239,11 +272,48 @@ TABLE: Mapping[str, Key] = {
         each={
             "lookback": Key(
                 "How many own partitions before the one that is built are read too: 6 on a daily table "
-                "reads seven days.",
-                "a whole number of partitions, 0 or more",
-                _at_least(0),
+                "reads seven days; or how much time before it.",
+                "a whole number of partitions, 0 or more, or a duration such as 90m or 3d",
+                _lookback,
                 "0",
-            )
+            ),
+            "window": Key(
+                "`overlap`: the partitions that overlap the one that is built, and the lookback. `latest`: "
+                "only the newest one that has landed by its end. `all`: whatever there is.",
+                "overlap, latest or all",
+                _one_of("overlap", "latest", "all"),
+                "overlap",
+                words=lambda: ("overlap", "latest", "all"),
+            ),
+            "shift": Key(
+                "Moves the window: `1h` reads what is an hour later by the parent's event time, for parents "
+                "that keep another clock.",
+                "a duration such as 1h, or -1h",
+                _signed_duration,
+                "0s",
+            ),
+            "required": Key(
+                "`false`: when `wait` is over, partitions of the parent that were never built are done "
+                "without.",
+                "true or false",
+                _flag,
+                "true",
+            ),
+            "wait": Key(
+                "How long after the end of the partition that is built a parent is waited for that is not "
+                "required.",
+                DURATION,
+                duration,
+                "0s",
+            ),
+            "on_update": Key(
+                "Whether new data in the window is a reason to build again.",
+                "rerun or ignore",
+                _one_of("rerun", "ignore"),
+                "`rerun`; `ignore` where partitions read a parent without partitions, or with another "
+                "`window` than `overlap`",
+                words=lambda: ("rerun", "ignore"),
+            ),
         },
         placeholder="<name>",
     ),
@@ -310,6 +380,24 @@ TABLE: Mapping[str, Key] = {
             "wait": Key("The wait before the first retry; it doubles with each.", DURATION, duration, "30s"),
         },
     ),
+    "late_data": Key(
+        "What happens when a partition that was read changes afterwards.",
+        keys={
+            "within": Key(
+                "Only changes that land so long after the end of the partition that changes count.",
+                DURATION,
+                duration,
+                "any time",
+            ),
+            "action": Key(
+                "`rerun`: what read it is built again. `ignore`: it stays as it is.",
+                "rerun or ignore",
+                _one_of("rerun", "ignore"),
+                "rerun",
+                words=lambda: ("rerun", "ignore"),
+            ),
+        },
+    ),
     "timezone": TIMEZONE,
     "batch_size": Key(
         "The grain, where dbt's own `batch_size` cannot say it. It wins over dbt's.",
@@ -320,6 +408,13 @@ TABLE: Mapping[str, Key] = {
     ),
     "begin": BEGIN,
     "end": END,
+    "open": Key(
+        "The partition whose window is not over yet is built, too, and again whenever something of its "
+        "window lands; once more when it is over.",
+        "true or false",
+        _flag,
+        "false",
+    ),
     "owner": OWNER,
 }
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import timedelta
 from typing import Any
 
 from t2.project.declared import Declared, Node
@@ -62,9 +63,7 @@ class CodeVersions:
             "contract": (node.get("contract") or {}).get("checksum"),
             "merge": settings.get("merge"),
             "cut": partitioning and [partitioning.grain, partitioning.begin, partitioning.timezone],
-            "upstream": {
-                name: wanted.get("lookback", 0) for name, wanted in settings.get("upstream", {}).items()
-            },
+            "upstream": {name: _rows(wanted) for name, wanted in settings.get("upstream", {}).items()},
         }
 
     def _seed(self, node: Node) -> str | None:
@@ -110,6 +109,13 @@ class CodeVersions:
         values = construct(declared[1]) if declared else {}
         scopes = [values, *(value for value in values.values() if isinstance(value, dict))]
         return {name: [scope[name] for scope in scopes if name in scope] for name in sorted(names)}
+
+
+def _rows(wanted: Mapping[str, Any]) -> Any:
+    """Return which rows of a parent are read: what else is said of it changes no data."""
+    lookback = wanted.get("lookback", 0)
+    others = {key: wanted[key] for key in ("shift", "window") if wanted.get(key) not in (None, 0, "overlap")}
+    return [str(lookback), others] if others or isinstance(lookback, timedelta) else lookback
 
 
 def _without_config(code: str) -> str:

@@ -6,27 +6,65 @@ import heapq
 import re
 from collections import deque
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import timedelta
 from graphlib import CycleError, TopologicalSorter
+from typing import Any
 
 from t2.project.config import nearest
 from t2.project.declared import Declared
-from t2.project.layers import META
+from t2.project.layers import META, Path
 from t2.project.model import Partitioning, Upstream
 from t2.project.partitions import event_time
 
 WINDOW = re.compile(r"""\bt2\.window\(\s*(['"])([^'"]+)\1\s*(?:,\s*(['"])([^'"]+)\3)?""")
 COMMENT = re.compile(r"\{#.*?#\}", re.DOTALL)
 
+# What an edge's settings do to a partition of the reader.
+BY_PARTITION = {"lookback": "look back", "shift": "shift", "wait": "wait"}
+
 Partitionings = Mapping[str, Partitioning | None]
 
 
 @dataclass(frozen=True)
 class Reach:
-    """How a table reaches one of the nodes that it reads, directly or through views and ephemeral models."""
+    """How a table reaches one of the nodes that it reads, directly or through views and ephemeral models.
 
-    lookback: int
+    `settings`: what the author wrote for the node, or for a view on the way, under `upstream`.
+    """
+
+    settings: Mapping[str, Any]
     through: tuple[str, ...]
+
+    @property
+    def width(self) -> timedelta:
+        """How far it looks back, to compare two ways."""
+        lookback = self.settings.get("lookback", 0)
+        return lookback if isinstance(lookback, timedelta) else timedelta(days=36500) * lookback
+
+    def to(self, settings: Mapping[str, Any], *through: str) -> Reach:
+        """Return the way on to a node with settings of its own; of two lookbacks the wider counts."""
+        onwards = Reach({**self.settings, **settings}, (*self.through, *through))
+        if self.width > onwards.width:
+            return Reach({**onwards.settings, "lookback": self.settings["lookback"]}, onwards.through)
+        return onwards
+
+    def upstream(self, key: str) -> Upstream:
+        """Return the window of an edge to a node with this key."""
+        wanted = self.settings
+        lookback = wanted.get("lookback", 0)
+        back = int(lookback.total_seconds()) if isinstance(lookback, timedelta) else 0
+        return Upstream(
+            key,
+            lookback=0 if back else lookback or 0,
+            through=self.through,
+            back_seconds=back,
+            shift_seconds=wanted.get("shift", 0),
+            window=wanted.get("window", "overlap"),
+            required=wanted.get("required", True),
+            wait_seconds=wanted.get("wait", 0),
+            on_update=wanted.get("on_update"),
+        )
 
 
 def order(declared: Declared, also: Mapping[str, Collection[str]] | None = None) -> list[str]:
@@ -89,17 +127,17 @@ def reached(declared: Declared, reader: str) -> dict[str, Reach]:
     """Return the nodes that a table reads, by unique id, with the largest lookback and the shortest way."""
     wanted = declared.settings[reader].get("upstream", {})
     found: dict[str, Reach] = {}
-    queue = deque((parent, Reach(0, ())) for parent in declared.parents(reader))
+    queue = deque((parent, Reach({}, ())) for parent in declared.parents(reader))
     while queue:
         uid, so_far = queue.popleft()
         name = declared.label(uid)
-        lookback = max(so_far.lookback, wanted.get(name, {}).get("lookback", 0))
+        reach = so_far.to(wanted.get(name, {}))
         seen = found.get(uid)
-        if seen is not None and seen.lookback >= lookback:
+        if seen is not None and seen.width >= reach.width:
             continue
-        found[uid] = Reach(lookback, seen.through if seen else so_far.through)
+        found[uid] = replace(reach, through=seen.through) if seen else reach
         if declared.is_transparent(uid):
-            onwards = Reach(lookback, (*so_far.through, name))
+            onwards = reach.to({}, name)
             queue.extend((parent, onwards) for parent in declared.parents(uid))
     return found
 
@@ -114,7 +152,7 @@ def upstreams(declared: Declared, cut: Partitionings, reader: str) -> tuple[Upst
     edges = {}
     for uid, reach in found.items():
         if declared.materialized(uid) != "ephemeral":
-            edges[uid] = Upstream(declared.key(uid), reach.lookback, reach.through)
+            edges[uid] = reach.upstream(declared.key(uid))
     itself = declared.settings[reader].get("upstream", {}).get(declared.label(reader))
     if itself is not None:
         edges[reader] = Upstream(declared.key(reader), itself.get("lookback", 0))
@@ -126,11 +164,8 @@ def _check_names(declared: Declared, cut: Partitionings, reader: str, found: Map
     by_name = {declared.label(uid): uid for uid in found}
     for name, wanted in declared.settings[reader].get("upstream", {}).items():
         path = (*META, "upstream", str(name))
-        lookback = wanted.get("lookback", 0)
         if name == own:
-            if lookback < 1 and "lookback" in wanted:
-                message = f"{own} reads itself with lookback 0, so it reads nothing"
-                declared.report(reader, message, "a self reference needs a lookback of 1 or more", path)
+            _check_itself(declared, reader, wanted, path)
         elif name not in by_name:
             close = nearest(str(name), by_name)
             hint = (
@@ -138,14 +173,68 @@ def _check_names(declared: Declared, cut: Partitionings, reader: str, found: Map
             )
             declared.report(reader, f"{own} does not read {name}", hint, path)
             continue
-        if not lookback or reader in declared.broken:
+        if reader in declared.broken:
             continue
-        if cut[reader] is None:
-            message = f"lookback on {name}, but {own} has no partitions to look back from"
-            declared.report(reader, message, "give it event_time, batch_size and begin", (*path, "lookback"))
-        elif name != own and not _has_partitions(declared, cut, by_name[name]):
+        by_partition = next((key for key in BY_PARTITION if wanted.get(key)), None)
+        if cut[reader] is None and by_partition:
+            message = (
+                f"{by_partition} on {name}, but {own} has no partitions to {BY_PARTITION[by_partition]} from"
+            )
+            declared.report(
+                reader, message, "give it event_time, batch_size and begin", (*path, by_partition)
+            )
+        elif name != own:
+            _check_window_settings(
+                declared,
+                reader,
+                name,
+                wanted,
+                cut_up=_has_partitions(declared, cut, by_name[name]),
+                reader_cut_up=cut[reader] is not None,
+            )
+
+
+def _check_itself(declared: Declared, reader: str, wanted: Mapping[str, Any], path: Path) -> None:
+    own = declared.label(reader)
+    lookback = wanted.get("lookback", 1)
+    hint = "a self reference needs a lookback of 1 or more"
+    if isinstance(lookback, timedelta):
+        declared.report(reader, f"{own} reads itself with a lookback of a duration", hint, path)
+    elif lookback < 1:
+        declared.report(reader, f"{own} reads itself with lookback 0, so it reads nothing", hint, path)
+    for key in wanted.keys() - {"lookback"}:
+        message = f"{key} on {own} itself: it always waits for its own earlier partitions"
+        declared.report(reader, message, f"remove {key}", (*path, key))
+
+
+def _check_window_settings(
+    declared: Declared,
+    reader: str,
+    name: str,
+    wanted: Mapping[str, Any],
+    *,
+    cut_up: bool,
+    reader_cut_up: bool,
+) -> None:
+    """Check one edge's settings against each other; `cut_up`: the parent has partitions."""
+    path = (*META, "upstream", name)
+    window = wanted.get("window", "overlap")
+    whole = window == "all" or (window == "overlap" and not reader_cut_up)
+    if not wanted.get("required", True) and (not cut_up or whole):
+        what = "all of which is read" if cut_up else "which has no partitions"
+        message = f"required: false on {name}, {what}: it does not wait for single partitions"
+        declared.report(reader, message, "remove it", (*path, "required"))
+    for key in ("lookback", "shift", "window"):
+        if not cut_up and wanted.get(key) and wanted[key] != "overlap":
             message = f"window on an unpartitioned upstream: {name} has no partitions to look back to"
-            declared.report(reader, message, "remove the lookback, or partition it", (*path, "lookback"))
+            hint = f"remove the {key}, or partition it"
+            declared.report(reader, message, hint, (*path, key))
+        elif key != "window" and wanted.get(key) and window != "overlap":
+            message = f"{key} on {name}, of which `window: {window}` is read"
+            declared.report(reader, message, f"remove the {key}, or the window", (*path, key))
+    if "wait" in wanted and wanted.get("required", True):
+        message = f"wait on {name}, which is required: it is waited for as long as it takes"
+        declared.report(reader, message, "add required: false, or remove the wait", (*path, "wait"))
 
 
 def _has_partitions(declared: Declared, cut: Partitionings, uid: str) -> bool:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from t2.errors import DbtError, ProjectError
 from t2.project.bigquery import check_bigquery, writes_in_turn
@@ -19,6 +19,8 @@ from t2.project.graph import comparisons, order, upstreams
 from t2.project.model import (
     Backfill,
     Column,
+    Cron,
+    LateData,
     Monitor,
     Partitioning,
     Project,
@@ -144,11 +146,12 @@ def _table(
         tags=_tags(node),
         group=group,
         owners=settings.get("owner") or _group_owners(declared, group),
-        automation=settings.get("automation", "eager"),
+        automation=_automation(settings),
         backfill=_backfill(
             settings, declared.materialized(uid), in_turn=writes_in_turn(declared, uid, partitioning)
         ),
         retries=_retries(settings),
+        late_data=_late_data(settings.get("late_data", {})),
         isolation=settings.get("isolation", "run"),
         pool=settings.get("pool"),
         event_time=event_time(declared, uid),
@@ -203,6 +206,13 @@ def _group_owners(declared: Declared, group: str | None) -> tuple[str, ...]:
     return ()
 
 
+def _automation(settings: Mapping[str, Any]) -> Literal["eager", "manual"] | Cron:
+    policy: Literal["eager", "manual"] | Cron = settings.get("automation", "eager")
+    if isinstance(policy, Cron) and not policy.timezone:
+        return replace(policy, timezone=settings.get("timezone", "UTC"))
+    return policy
+
+
 def _backfill(settings: Mapping[str, Any], materialized: str, *, in_turn: bool) -> Backfill:
     """Return the limits; only `partitioned` keeps several builds of one table apart."""
     wanted = settings.get("backfill", {})
@@ -213,6 +223,10 @@ def _backfill(settings: Mapping[str, Any], materialized: str, *, in_turn: bool) 
 def _retries(settings: Mapping[str, Any]) -> Retries:
     wanted = settings.get("retries", {})
     return Retries(wanted.get("attempts", 1), wanted.get("wait", 30))
+
+
+def _late_data(wanted: Mapping[str, Any]) -> LateData:
+    return LateData(wanted.get("within"), wanted.get("action", "rerun"))
 
 
 def _monitor(wanted: Mapping[str, Any]) -> Monitor:

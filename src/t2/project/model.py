@@ -47,7 +47,8 @@ class Partitioning:
     """How a table is cut into windows of event time.
 
     `begin` is a naive wall time in `timezone`, floored to the grain (weeks start on Monday); `end`, if there
-    is one, is where the partitions stop: the start of the first that is not there.
+    is one, is where the partitions stop: the start of the first that is not there. An `open` table also has
+    the partition whose window is not over yet.
     Hours are always hours of UTC: a local wall clock has an hour that happens twice a year.
     """
 
@@ -56,6 +57,7 @@ class Partitioning:
     event_time: str
     timezone: str = "UTC"
     end: datetime | None = None
+    open: bool = False
 
 
 @dataclass(frozen=True)
@@ -63,13 +65,30 @@ class Upstream:
     """The upstream window of one edge: which partitions of `key` one partition reads.
 
     A partition with the window [start, end) reads the partitions of `key` that overlap
-    [start - lookback own windows, end). For a self reference the window ends at `start`.
+    [start - lookback own windows - back_seconds, end), all of it moved by `shift_seconds`. For a self
+    reference the window ends at `start`. With `window` "latest" it reads the newest partition of `key` that
+    has landed and ends by `end`, with "all" whatever there is.
     `through` names the views and ephemeral models between, nearest first.
+
+    What is not `required` is waited for until `wait_seconds` after `end`, and no longer. `on_update`: whether
+    what changes in the window makes the reader change; None for the default (`planning.inputs.follows`).
     """
 
     key: str
     lookback: int = 0
     through: tuple[str, ...] = ()
+    back_seconds: int = 0
+    shift_seconds: int = 0
+    window: Literal["overlap", "latest", "all"] = "overlap"
+    required: bool = True
+    wait_seconds: int = 0
+    on_update: Literal["rerun", "ignore"] | None = None
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether each partition reads the very same window."""
+        moved = self.lookback or self.back_seconds or self.shift_seconds
+        return not moved and self.window == "overlap"
 
 
 @dataclass(frozen=True)
@@ -79,6 +98,14 @@ class Column:
     name: str
     data_type: str | None = None
     description: str = ""
+
+
+@dataclass(frozen=True)
+class Cron:
+    """The ticks of a cron expression (five fields) by the clock of an IANA time zone."""
+
+    expression: str
+    timezone: str = "UTC"
 
 
 @dataclass(frozen=True)
@@ -150,6 +177,18 @@ class Retries:
 
 
 @dataclass(frozen=True)
+class LateData:
+    """What changes of an input's partition do to those who read it before.
+
+    With `rerun` they are built again if the partition landed at most `within_seconds` (None: any time) after
+    its own end; otherwise, and with `ignore`, they stay as they are.
+    """
+
+    within_seconds: int | None = None
+    action: Literal["rerun", "ignore"] = "rerun"
+
+
+@dataclass(frozen=True)
 class Monitor:
     """How T2 looks at a source table to see which partitions have landed.
 
@@ -197,9 +236,10 @@ class Table:
     tags: tuple[str, ...] = ()
     group: str | None = None
     owners: tuple[str, ...] = ()
-    automation: Literal["eager", "manual"] = "eager"
+    automation: Literal["eager", "manual"] | Cron = "eager"
     backfill: Backfill = field(default_factory=Backfill)
     retries: Retries = field(default_factory=Retries)
+    late_data: LateData = field(default_factory=LateData)
     isolation: Literal["run", "table"] = "run"
     pool: str | None = None
     event_time: str | None = None
@@ -217,6 +257,14 @@ class Table:
         return any(upstream.key == self.key for upstream in self.upstreams)
 
     @property
+    def oldest_first(self) -> bool:
+        """Whether no partition may be built before an older one that is ready, too.
+
+        What dbt's own incremental models add may depend on what is in the table already.
+        """
+        return self.merges_in_order or self.reads_itself or self.materialized == "incremental"
+
+    @property
     def runs_at_once(self) -> int:
         """How many runs of it may be active at once.
 
@@ -224,6 +272,11 @@ class Table:
         """
         alone = self.reads_itself or self.materialized != "partitioned"
         return 1 if alone else self.backfill.concurrency
+
+    @property
+    def by_itself(self) -> bool:
+        """Whether it is built without anybody's asking, at once or after a tick."""
+        return self.automation != "manual"
 
     @property
     def follows_code(self) -> bool:
@@ -287,6 +340,24 @@ class Project:
                 if key != table.key:
                     readers[key].append(table.key)
         return {key: tuple(names) for key, names in readers.items()}
+
+    @cached_property
+    def height(self) -> Mapping[str, int]:
+        """By table: how many tables the longest chain of readers below it has."""
+        found: dict[str, int] = {}
+        for key in reversed(list(self.tables)):
+            found[key] = max((found[reader] + 1 for reader in self.downstream[key]), default=0)
+        return found
+
+    def below(self, key: str) -> set[str]:
+        """Return the keys of all tables that read a table or source, directly or through others."""
+        found: set[str] = set()
+        todo = [key]
+        while todo:
+            fresh = set(self.downstream[todo.pop()]) - found
+            found |= fresh
+            todo.extend(fresh)
+        return found
 
     @cached_property
     def blockers(self) -> Mapping[str, tuple[str, ...]]:

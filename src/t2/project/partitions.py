@@ -42,7 +42,8 @@ def _partitioning(declared: Declared, uid: str, now: datetime) -> Partitioning |
     begin = _begin(declared, uid, size, zone, now)
     if not begin or not column:
         return None
-    return Partitioning(size, begin, column, zone, _end(declared, uid, size, zone, begin))
+    is_open = bool(declared.settings[uid].get("open"))
+    return Partitioning(size, begin, column, zone, _end(declared, uid, size, zone, begin), is_open)
 
 
 def _grain(declared: Declared, uid: str) -> Grain | None:

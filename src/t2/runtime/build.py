@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from types import MappingProxyType
 
 from t2.errors import DbtError, NodeFailed
 from t2.project.model import Source, Table, Test
@@ -18,9 +19,10 @@ from t2.runtime import screens, warehouse
 from t2.runtime.duckdb_client import LOST
 from t2.runtime.nodes import NodeResult
 from t2.runtime.warm import OnLog, Warm
-from t2.runtime.windows import batch_window, partition_variables, rows_of_test, variables
+from t2.runtime.windows import Variables, batch_window, partition_variables, rows_of_test, variables
 
 Key = str | None
+Latest = Mapping[Key, Mapping[str, Key]]
 
 # What a warehouse says to the loser of a race; the same statement succeeds once the winner is done.
 CONFLICTS = (
@@ -67,17 +69,22 @@ def build(
     *,
     tests: Iterable[Test],
     now: datetime,
+    latest: Latest = MappingProxyType({}),
     full_refresh: bool = False,
     on_log: OnLog | None = None,
 ) -> Iterator[Built | Checked]:
     """Build contiguous partitions of a table, in order, and test each statement's partitions after it.
 
-    No keys, or None as the only one, is a table without partitions. NodeFailed with dbt's message ends it
-    when a statement fails, after all that was built and tested before it.
+    `latest`: for each key, the partitions of upstreams of which only the latest is read. No keys, or None as
+    the only one, is a table without partitions. NodeFailed with dbt's message ends it when a statement fails,
+    after all that was built and tested before it.
     """
     checks = tuple(tests)
     for part in _statements(warm, table, _partitions(keys)):
-        yield Built(part, _build(warm, table, part, now, full_refresh, on_log))
+        given = variables(
+            warm.project, table, part[0], part[-1], now=now, latest=latest.get(part[0], MappingProxyType({}))
+        )
+        yield Built(part, _build(warm, table, part, given, full_refresh, on_log))
         yield from _test(warm, table, part, checks, on_log)
 
 
@@ -100,17 +107,22 @@ def _partitions(keys: Sequence[Key] | None) -> tuple[Key, ...]:
 
 def _statements(warm: Warm, table: Table, keys: tuple[Key, ...]) -> Iterator[tuple[Key, ...]]:
     """Yield the keys that each statement builds."""
-    if table.reads_itself or table.merges_in_order or warm.is_microbatch(table.unique_id):
+    each = table.reads_itself or table.merges_in_order or warm.is_microbatch(table.unique_id)
+    if each or any(upstream.window == "latest" for upstream in table.upstreams):
         yield from ((key,) for key in keys)
     else:
         yield keys
 
 
 def _build(
-    warm: Warm, table: Table, keys: tuple[Key, ...], now: datetime, full_refresh: bool, on_log: OnLog | None
+    warm: Warm,
+    table: Table,
+    keys: tuple[Key, ...],
+    given: Variables,
+    full_refresh: bool,
+    on_log: OnLog | None,
 ) -> NodeResult:
     batch = batch_window(table, keys[0]) if keys[0] and warm.is_microbatch(table.unique_id) else None
-    given = variables(warm.project, table, keys[0], keys[-1], now=now)
     # The partitions of a merged table share rows: builds of any two of them take turns.
     names = [table.key] if table.merges else [f"{table.key} {key or ''}" for key in keys]
     for attempt in range(ATTEMPTS):

@@ -7,7 +7,9 @@ filter, as text: that is what event time columns hold.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime, timedelta, timezone
+from types import MappingProxyType
 from typing import Any
 
 from t2.errors import ConfigError
@@ -20,15 +22,27 @@ Variables = dict[str, Any]
 
 
 def variables(
-    project: Project, table: Table, first_key: str | None, last_key: str | None, *, now: datetime
+    project: Project,
+    table: Table,
+    first_key: str | None,
+    last_key: str | None,
+    *,
+    now: datetime,
+    latest: Mapping[str, str | None] = MappingProxyType({}),
 ) -> Variables:
     """Return `{"t2": ...}` for building the partitions `first_key` to `last_key` of a table in one statement.
 
-    Without keys nothing is filtered. A partition whose window is not over at `now` is refused: built
-    early it would count as landed with a part of its rows.
+    `latest`: by key of an upstream of which only the latest is read, that partition, None for no rows; where
+    it is not told, it is the newest that is over. Without keys nothing else is filtered. A partition whose
+    window is not over at `now` is refused: built early it would count as landed with a part of its rows.
     """
     if table.partitioning is None or first_key is None or last_key is None:
-        return {"t2": {"start": None, "end": None, "windows": {}}}
+        windows = {
+            project.node(upstream.key).unique_id: _latest_window(project, upstream, now, latest)
+            for upstream in table.upstreams
+            if upstream.window == "latest"
+        }
+        return {"t2": {"start": None, "end": None, "windows": windows}}
     grid = Grid.of(table.partitioning)
     first, last = grid.index(first_key), grid.index(last_key)
     if last >= grid.count(now):
@@ -40,6 +54,8 @@ def variables(
     windows = {}
     for upstream in table.upstreams:
         window = _upstream_window(project, table, upstream, first, last)
+        if upstream.window == "latest":
+            window = _latest_window(project, upstream, grid.window(last)[1], latest)
         if window is not None:
             windows[project.node(upstream.key).unique_id] = window
     return _own(grid, first, last, windows)
@@ -125,14 +141,30 @@ def batch_window(table: Table, key: str) -> tuple[datetime, datetime]:
     return start.replace(tzinfo=timezone.utc), end.replace(tzinfo=timezone.utc)
 
 
+def _latest_window(
+    project: Project, upstream: Upstream, end: datetime, latest: Mapping[str, str | None]
+) -> dict[str, Any]:
+    """Return the rows of the partition of an upstream that is read by who ends at `end`."""
+    partitioning = project.node(upstream.key).partitioning
+    assert partitioning is not None
+    grid = Grid.of(partitioning)
+    if upstream.key not in latest:
+        newest = grid.over(end) - 1
+        return _window(grid, *grid.window(newest)) if newest >= 0 else _window(grid, end, end)
+    key = latest[upstream.key]
+    return _window(grid, end, end) if key is None else _window(grid, *grid.window(grid.index(key)))
+
+
 def _upstream_window(
     project: Project, table: Table, upstream: Upstream, first: int, last: int
 ) -> dict[str, Any] | None:
     """Return the rows of an upstream that the partitions `first` to `last` read; None for all of them.
 
-    Of a view the macro knows the clock, which is that of the tables under it; it needs the lookback alone.
+    Of a view the macro knows the clock, which is that of the tables under it; it needs the rest alone.
     """
     node = project.node(upstream.key)
+    if upstream.window == "all":
+        return {"all": True}
     assert table.partitioning is not None
     grid = Grid.of(table.partitioning)
     start, end = grid.window(first, last)
@@ -143,9 +175,13 @@ def _upstream_window(
     )
     if node.key == table.key:
         return _window(grid, back, start)
+    back_seconds, shift = upstream.back_seconds, upstream.shift_seconds
     if node.partitioning is None:
         looked_through = isinstance(node, Table) and node.is_view and node.event_time
-        return {"lookback": upstream.lookback} if looked_through else None
+        told = {"lookback": upstream.lookback, "back": back_seconds, "shift": shift}
+        return told if looked_through else None
+    back += timedelta(seconds=shift - back_seconds)
+    end += timedelta(seconds=shift)
     reads = Grid.of(node.partitioning)
     if reads.grain.rank > grid.grain.rank:
         return _window(reads, *reads.widen(back, end))

@@ -7,8 +7,7 @@ from pathlib import Path
 
 import click
 
-from t2.cli.backfill.progress import open_backfills
-from t2.cli.options import current_plan, load, project_options
+from t2.cli.options import current_plan, load, open_written_ledger, project_options
 from t2.errors import ConfigError
 
 
@@ -21,7 +20,7 @@ def cancel(number: int, now: bool, project_dir: Path, profiles_dir: Path | None,
     from t2.planning.progress import totals
 
     project = load(project_dir, profiles_dir, target)
-    ledger = open_backfills(project)
+    ledger = open_written_ledger(project)
     while True:
         backfill = ledger.backfills.get(number)
         if backfill.state != "running":
@@ -63,7 +62,7 @@ def _again(
     from t2.planning.progress import totals
 
     project = load(project_dir, profiles_dir, target)
-    ledger = open_backfills(project)
+    ledger = open_written_ledger(project)
     while True:
         plan = current_plan(project, ledger)
         backfill = ledger.backfills.get(number)

@@ -14,7 +14,7 @@ from t2.errors import ConfigError
 
 if TYPE_CHECKING:
     from t2.planning.choosing import Chosen
-    from t2.planning.inputs import Bools
+    from t2.planning.grid import Bools
     from t2.planning.planner import Plan
 
 F = TypeVar("F", bound=Callable[..., Any])

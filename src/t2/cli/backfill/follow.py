@@ -11,12 +11,11 @@ import click
 from t2.cli.backfill.progress import (
     FOLD,
     counts_of,
-    open_backfills,
     progress_json,
     progress_text,
     summary,
 )
-from t2.cli.options import current_plan, format_option, load, project_options
+from t2.cli.options import current_plan, format_option, load, open_written_ledger, project_options
 
 WATCH_SECONDS = 2.0
 
@@ -27,7 +26,7 @@ WATCH_SECONDS = 2.0
 def list_(project_dir: Path, profiles_dir: Path | None, target: str | None, output: str) -> None:
     """List the backfills, newest first; lists fold at ten."""
     project = load(project_dir, profiles_dir, target)
-    ledger = open_backfills(project)
+    ledger = open_written_ledger(project)
     plan = current_plan(project, ledger)
     backfills = ledger.backfills.all()
     if output == "json":
@@ -63,7 +62,7 @@ def show(
 ) -> None:
     """Show the progress of a backfill, table by table. Exits with 1 if partitions of it failed."""
     project = load(project_dir, profiles_dir, target)
-    ledger = open_backfills(project)
+    ledger = open_written_ledger(project)
     last = ""
     while True:
         plan = current_plan(project, ledger)

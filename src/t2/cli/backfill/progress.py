@@ -6,27 +6,12 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
-from t2.cli.options import open_ledger
-from t2.errors import StorageError
-
 if TYPE_CHECKING:
     from t2.ledger.backfills import Backfill
-    from t2.ledger.ledger import Ledger
     from t2.planning.planner import Plan
-    from t2.project.model import Project
 
 FOLD = 10
 HEAD = ("TABLE", "DONE", "RUNNING", "FAILED", "LEFT")
-
-
-def open_backfills(project: Project) -> Ledger:
-    """Open the ledger with the backfills; StorageError if nothing ever ran in the project."""
-    from t2.ledger.ledger import Ledger
-
-    ledger = open_ledger(project)
-    if not isinstance(ledger, Ledger):
-        raise StorageError("nothing ever ran in this project", hint="start t2 dev once")
-    return ledger
 
 
 def counts_of(plan: Plan, backfill: Backfill) -> Mapping[str, int]:

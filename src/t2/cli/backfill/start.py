@@ -12,8 +12,8 @@ import click
 
 from t2.cli.backfill.choice import Choice, choice_options
 from t2.cli.backfill.preview import preview_json, preview_text
-from t2.cli.backfill.progress import counts_of, open_backfills, summary
-from t2.cli.options import current_plan, format_option, load, project_options
+from t2.cli.backfill.progress import counts_of, summary
+from t2.cli.options import current_plan, format_option, load, open_written_ledger, project_options
 from t2.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def start(
 
     wanted = Choice(**choice)
     project = load(project_dir, profiles_dir, target)
-    ledger = open_backfills(project)
+    ledger = open_written_ledger(project)
     number = None
     while number is None:
         seen = ledger.backfills.seq()

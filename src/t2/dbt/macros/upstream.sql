@@ -11,23 +11,40 @@
 {% macro upstream_window(node) %}
   {% set told = t2.told().get('windows', {}).get(node.unique_id) %}
   {% if told and told.start %}{% do return(t2.told_window(told)) %}{% endif %}
+  {% set declared = t2.declared_upstream(node) %}
+  {% if (told and told.all) or declared.get('window') == 'all' %}{% do return(none) %}{% endif %}
   {% set cut = t2.cut_of(node) %}
   {% set seen_through = node.resource_type == 'model' and node.config.materialized in ('view', 'ephemeral') %}
   {% if cut.event_time is none or (cut.grain is none and not seen_through) %}{% do return(none) %}{% endif %}
   {% set own = t2.own_window() %}
-  {% set lookback = told.lookback if told else t2.lookback_on(node) %}
-  {% do return(t2.window_back(own, cut, lookback) if own is not none else none) %}
+  {% if declared.get('window') == 'latest' and cut.grain is not none %}
+    {% do return(t2.latest_window(own, cut)) %}
+  {% endif %}
+  {% set moves = told if told else t2.moves_of(declared) %}
+  {% do return(t2.window_back(own, cut, moves.lookback, moves.back, moves.shift) if own is not none else none) %}
+{% endmacro %}
+
+{# Without T2 nobody knows what has landed: the newest partition of an upstream that is over by the window's end, or now. #}
+{% macro latest_window(own, cut) %}
+  {% set end = t2.clock_instant(own.end, own.zone) if own is not none
+               else run_started_at.astimezone(modules.pytz.utc).replace(tzinfo=none) %}
+  {% set high = t2.clock_floor(cut.grain, t2.clock_wall(end, cut.zone)) %}
+  {% do return({'start': t2.clock_shift(cut.grain, high, -1), 'end': high, 'zone': cut.zone}) %}
 {% endmacro %}
 
 {% macro told_window(told) %}
   {% do return({'start': t2.clock_parse(told.start), 'end': t2.clock_parse(told.end), 'zone': told.timezone}) %}
 {% endmacro %}
 
-{# [start - lookback own windows, end) on the upstream's clock; whole partitions of an upstream that is coarser. #}
-{% macro window_back(own, cut, lookback) %}
+{#
+  [start - lookback own windows - back, end) moved by `shift` (both in seconds), on the upstream's clock; whole partitions
+  of an upstream that is coarser.
+#}
+{% macro window_back(own, cut, lookback, back=0, shift=0) %}
+  {% set seconds = modules.datetime.timedelta(seconds=1) %}
   {% set low = t2.clock_shift(own.grain, t2.clock_floor(own.grain, own.start), -lookback) %}
-  {% set low = t2.clock_wall(t2.clock_instant(low, own.zone), cut.zone) %}
-  {% set high = t2.clock_wall(t2.clock_instant(own.end, own.zone), cut.zone) %}
+  {% set low = t2.clock_wall(t2.clock_instant(low, own.zone) + (shift - back) * seconds, cut.zone) %}
+  {% set high = t2.clock_wall(t2.clock_instant(own.end, own.zone) + shift * seconds, cut.zone) %}
   {% set ranks = {'hour': 0, 'day': 1, 'week': 2, 'month': 3, 'year': 4} %}
   {% if cut.grain is not none and ranks[cut.grain] > ranks[own.grain] %}
     {% set low = t2.clock_floor(cut.grain, low) %}
@@ -36,11 +53,24 @@
   {% do return({'start': low, 'end': high, 'zone': cut.zone}) %}
 {% endmacro %}
 
-{# meta.t2.upstream.<name>.lookback; a source's name is `source.table`. #}
-{% macro lookback_on(node, default=0) %}
+{# meta.t2.upstream.<name>; a source's name is `source.table`. #}
+{% macro declared_upstream(node) %}
   {% set upstream = t2.settings_of(model).get('upstream') or {} %}
   {% set name = node.source_name ~ '.' ~ node.name if node.source_name else node.name %}
-  {% do return((upstream.get(name) or {}).get('lookback', default) | int) %}
+  {% do return(upstream.get(name) or {}) %}
+{% endmacro %}
+
+{# How far a window goes back, in partitions or seconds, and is shifted. #}
+{% macro moves_of(declared) %}
+  {% set lookback = declared.get('lookback') or 0 %}
+  {% set in_time = lookback is string %}
+  {% do return({'lookback': 0 if in_time else lookback | int, 'back': t2.seconds_of(lookback) if in_time else 0,
+                'shift': t2.seconds_of(declared.get('shift') or '0s')}) %}
+{% endmacro %}
+
+{# The seconds of a duration such as 90m, 3d or -1h. #}
+{% macro seconds_of(text) %}
+  {% do return((text[:-1] | int) * {'s': 1, 'm': 60, 'h': 3600, 'd': 86400}[text[-1]]) %}
 {% endmacro %}
 
 {# The rows of the table itself that lie before its window: [start - lookback, start). #}
@@ -54,7 +84,7 @@
   {% if model.unique_id in told.get('windows', {}) %}
     {% set window = t2.told_window(told.windows[model.unique_id]) %}
   {% else %}
-    {% set window = t2.window_back(dict(own, end=own.start), t2.cut_of(model), t2.lookback_on(model, default=1)) %}
+    {% set window = t2.window_back(dict(own, end=own.start), t2.cut_of(model), t2.declared_upstream(model).get('lookback', 1) | int) %}
   {% endif %}
   {% do return('(select * from ' ~ this.render() ~ ' where ' ~ t2.within(model, window) ~ ')') %}
 {% endmacro %}
