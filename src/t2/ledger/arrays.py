@@ -85,7 +85,7 @@ class Arrays:
         for grid in self._grids.values():
             if grid is not None and grid not in ends:
                 count = grid.count(now)
-                ends[grid] = (count, float(grid.boundaries(count + 1)[count + 1]))
+                ends[grid] = (count, grid.next_change(count))
         before, self._counts = self._counts, {key: ends[grid][0] for key, grid in self._grids.items()}
         self._now, self._until = instant, min(end for _, end in ends.values())
         return {key for key, count in self._counts.items() if before.get(key) != count}

@@ -59,6 +59,12 @@ class Grid:
         count = int(np.searchsorted(self.boundaries(guess)[1:], instant, side="right"))
         return count if self.total is None else min(count, self.total)
 
+    def next_change(self, count: int) -> float:
+        """Return when a table that has `count` partitions gets another one, in epoch seconds."""
+        if self.total is not None and count >= self.total:
+            return np.inf
+        return float(self.boundaries(count + 1)[count + 1 - self.open])
+
     def boundaries(self, count: int) -> Ints:
         """Return the `count + 1` boundaries of the first `count` partitions, in UTC epoch seconds."""
         if len(self._boundaries) < count + 1:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from t2.planning.grid import Bools, Grid, Ints, overlap
 from t2.planning.schedule import last_tick
-from t2.planning.state import TableState
+from t2.planning.state import TableState, first_difference
 from t2.project.model import Cron, LateData, Partitioning, Project, Source, Table, Upstream
 
 ANY_TIME = LateData()
@@ -32,15 +32,25 @@ class Settled:
     stuck: Bools
     ready: Bools
 
-    def is_as(self, other: Settled) -> bool:
-        """Whether readers see the same: one state, equal arrays."""
-        return (
-            self.state is other.state
-            and np.array_equal(self.usable, other.usable)
-            and np.array_equal(self.busy, other.busy)
-            and np.array_equal(self.stuck, other.stuck)
-            and np.array_equal(self.ready, other.ready)
+    def after(self, first: Settled, start: int, past: TableState) -> Settled:
+        """Return this, which begins at a partition, with what another one offers before it."""
+        return Settled(
+            past,
+            np.concatenate([first.usable[:start], self.usable]),
+            np.concatenate([first.busy[:start], self.busy]),
+            np.concatenate([first.stuck[:start], self.stuck]),
+            np.concatenate([first.ready[:start], self.ready]),
         )
+
+    def differs_from(self, other: Settled, start: int = 0) -> int:
+        """Return the first partition, from `start` on, of which this and an earlier one differ."""
+        top = min(len(self.usable), len(other.usable))
+        first = top if self.state is other.state else min(self.state.differs_from(other.state), top)
+        for name in ("usable", "busy", "stuck", "ready"):
+            if first > start:
+                mine, theirs = getattr(self, name)[start:first], getattr(other, name)[start:first]
+                first = start + first_difference(mine, theirs)
+        return first
 
 
 @dataclass
@@ -60,19 +70,25 @@ class Inputs:
 
 
 def inputs_of(
-    project: Project, table: Table, count: int, settled: Mapping[str, Settled], now: datetime
+    project: Project,
+    table: Table,
+    count: int,
+    settled: Mapping[str, Settled],
+    now: datetime,
+    start: int = 0,
 ) -> Inputs:
-    """Evaluate every edge of a table except its reference to itself."""
+    """Evaluate every edge of a table except that to itself, for the partitions `start` to `count`."""
+    size = count - start
     inputs = Inputs(
-        complete=np.ones(count, np.bool_),
-        newest=np.zeros(count, np.int64),
-        together=np.zeros(count, np.bool_),
-        busy=np.zeros(count, np.bool_),
-        stuck=np.zeros(count, np.bool_),
+        complete=np.ones(size, np.bool_),
+        newest=np.zeros(size, np.int64),
+        together=np.zeros(size, np.bool_),
+        busy=np.zeros(size, np.bool_),
+        stuck=np.zeros(size, np.bool_),
     )
     for upstream in table.upstreams:
         if upstream.key != table.key:
-            _edge(project, table, upstream, settled[upstream.key], now, inputs)
+            _edge(project, table, upstream, settled[upstream.key], now, inputs, start)
     for key in table.compares_with:
         inputs.complete &= exists(settled[key])
     return inputs
@@ -107,15 +123,20 @@ def follows(project: Project, table: Table, upstream: Upstream) -> bool:
     return table.partitioning is None or (partitioned and upstream.window == "overlap")
 
 
-def changes(table: Table, node: Table | Source, ids: Ints, landed_at: NDArray[np.float64]) -> Ints:
-    """Return the landed ids of a node's partitions, 0 where a landing is too late to change the reader."""
+def changes(
+    table: Table, node: Table | Source, ids: Ints, landed_at: NDArray[np.float64], first: int = 0
+) -> Ints:
+    """Return the landed ids of a node's partitions, 0 where a landing is too late to change the reader.
+
+    `first`: the number of the first of them.
+    """
     late = table.late_data
     if node.partitioning is None or late == ANY_TIME:
         return ids
     if late.action == "ignore":
         return np.zeros_like(ids)
     assert late.within_seconds is not None
-    ends = Grid.of(node.partitioning).boundaries(len(ids))[1:]
+    ends = Grid.of(node.partitioning).boundaries(first + len(ids))[first + 1 :]
     return np.where(landed_at > ends + late.within_seconds, 0, ids)
 
 
@@ -227,8 +248,35 @@ def _latest(table: Table, grid: Grid, read: TableState, count: int) -> tuple[Int
     return low, np.minimum(low + 1, over)
 
 
+def first_affected(project: Project, table: Table, upstream: Upstream, changed: int, count: int) -> int:
+    """Return the first partition of a reader that an upstream's partitions from `changed` on can concern.
+
+    Where more than its own window decides, that is the first of all.
+    """
+    node = project.node(upstream.key)
+    if node.partitioning is None or table.partitioning is None or upstream.window != "overlap":
+        return 0
+    if upstream.is_plain and _same_grid(node, table):
+        return changed
+    _, high = overlap(
+        Grid.of(table.partitioning),
+        Grid.of(node.partitioning),
+        upstream.lookback,
+        count,
+        back=upstream.back_seconds,
+        shift=upstream.shift_seconds,
+    )
+    return int(np.searchsorted(high, changed, side="right"))
+
+
 def _edge(
-    project: Project, table: Table, upstream: Upstream, offered: Settled, now: datetime, inputs: Inputs
+    project: Project,
+    table: Table,
+    upstream: Upstream,
+    offered: Settled,
+    now: datetime,
+    inputs: Inputs,
+    start: int,
 ) -> None:
     node = project.node(upstream.key)
     if table.is_view:
@@ -237,24 +285,31 @@ def _edge(
     if isinstance(node, Table) and node.is_view:
         _view(project, table, upstream, offered, inputs)
         return
-    count = len(inputs.complete)
-    edge = _Edge(
-        table,
-        node,
-        offered,
-        follows=follows(project, table, upstream),
-        overdue=overdue(table, upstream, offered if isinstance(node, Table) else None, count, now),
-        together=bool(offered.ready.any()) and joins(project, table, upstream),
-    )
+    count = start + len(inputs.complete)
+    late = overdue(table, upstream, offered if isinstance(node, Table) else None, count, now)[start:]
+
+    def edge(first: int = 0) -> _Edge:
+        return _Edge(
+            table,
+            node,
+            offered,
+            first,
+            follows=follows(project, table, upstream),
+            overdue=late,
+            together=bool(offered.ready[first:].any()) and joins(project, table, upstream),
+        )
+
     if node.partitioning is None:
-        edge.same_partition(inputs) if table.partitioning is None else edge.whole(inputs)
+        edge().same_partition(inputs) if table.partitioning is None else edge().whole(inputs)
     elif reads_everything(table, upstream):
-        edge.everything(inputs, due(table, node, offered, now))
+        edge().everything(inputs, due(table, node, offered, now))
     elif upstream.is_plain and _same_grid(node, table):
-        edge.same_partition(inputs)
+        edge(start).same_partition(inputs)
     else:
         low, high = window_of(project, table, upstream, offered.state, count)
-        edge.windowed(inputs, low, so_far(table, low, high, offered.state.count, now))
+        low, high = low[start:], so_far(table, low, high, offered.state.count, now)[start:]
+        first = min(int(low.min(initial=offered.state.count)), offered.state.count) if start else 0
+        edge(first).windowed(inputs, low - first, high - first)
 
 
 def so_far(table: Table, low: Ints, high: Ints, top: int, now: datetime) -> Ints:
@@ -298,8 +353,9 @@ def _view(project: Project, table: Table, upstream: Upstream, offered: Settled, 
 class _Edge:
     """One edge to a table or source that holds data.
 
-    `follows`: its changes count, so it is waited for while it is busy or stuck. `overdue`: readers that do
-    without what was never built. `together`: both ends may share a run, and some of the upstream is ready.
+    Partitions before `first` are left out. `follows`: its changes count, so it is waited for
+    while it is busy or stuck. `overdue`: readers that do without what was never built. `together`: both ends
+    may share a run, and some of the upstream is ready.
     """
 
     def __init__(
@@ -307,26 +363,31 @@ class _Edge:
         table: Table,
         node: Table | Source,
         offered: Settled,
+        first: int,
         *,
         follows: bool,
         overdue: Bools,
         together: bool,
     ) -> None:
-        state = offered.state
-        self.offered = offered
+        self.state = offered.state
+        self.landed_id = offered.state.landed_id[first:]
+        self.busy, self.stuck = offered.busy[first:], offered.stuck[first:]
+        self.ready = offered.ready[first:]
         self.follows = follows
         self.overdue = overdue
         self.together = together
-        self.there = offered.usable if follows else state.landed
-        self.ids = changes(table, node, state.landed_id, state.landed_at) if follows else None
+        self.there = offered.usable[first:] if follows else offered.state.landed[first:]
+        self.ids = (
+            changes(table, node, self.landed_id, offered.state.landed_at[first:], first) if follows else None
+        )
         self.some_overdue = bool(overdue.any())
 
     def whole(self, inputs: Inputs) -> None:
         """Partitions read a node without partitions."""
         inputs.complete &= bool(self.there[0])
         if self.ids is not None:
-            inputs.busy |= bool(self.offered.busy[0])
-            inputs.stuck |= bool(self.offered.stuck[0])
+            inputs.busy |= bool(self.busy[0])
+            inputs.stuck |= bool(self.stuck[0])
             np.maximum(inputs.newest, int(self.ids[0]), out=inputs.newest)
 
     def everything(self, inputs: Inputs, needed: int) -> None:
@@ -334,13 +395,13 @@ class _Edge:
 
         Of the first `needed` the last one has landed, too.
         """
-        state = self.offered.state
-        some = bool(state.landed.any()) and not bool((state.blocked & (state.landed_id > 0)).any())
-        some = some and (not needed or bool(state.landed[needed - 1]))
+        landed = self.state.landed
+        some = bool(landed.any()) and not bool((self.state.blocked & (self.landed_id > 0)).any())
+        some = some and (not needed or bool(landed[needed - 1]))
         if self.ids is None:
             inputs.complete &= some
             return
-        busy, stuck = bool(self.offered.busy.any()), bool(self.offered.stuck.any())
+        busy, stuck = bool(self.busy.any()), bool(self.stuck.any())
         inputs.complete &= some and not busy and not stuck
         inputs.busy |= busy
         inputs.stuck |= stuck
@@ -348,35 +409,32 @@ class _Edge:
 
     def same_partition(self, inputs: Inputs) -> None:
         """Partition i reads partition i; both may come in one run."""
-        offered = self.offered
         there = self.there
         if self.some_overdue:
-            there = there | (self.overdue & (offered.state.landed_id == 0))
+            there = there | (self.overdue & (self.landed_id == 0))
         if self.together:
-            there = there | offered.ready
+            there = there | self.ready
             if self.follows:
-                inputs.together |= offered.ready
+                inputs.together |= self.ready
         inputs.complete &= there
         if self.ids is not None:
-            inputs.busy |= offered.busy & ~self.overdue
-            inputs.stuck |= offered.stuck & ~self.overdue
+            inputs.busy |= self.busy & ~self.overdue
+            inputs.stuck |= self.stuck & ~self.overdue
             np.maximum(inputs.newest, self.ids, out=inputs.newest)
 
     def windowed(self, inputs: Inputs, low: Ints, high: Ints) -> None:
         """Each partition reads a stretch of others."""
-        offered = self.offered
         there = range_all(self.there, low, high)
         if self.some_overdue:
             top = len(self.there)
-            unbuilt = offered.state.landed_id == 0
-            rest = range_all(self.there | unbuilt, np.minimum(low, top), np.minimum(high, top))
+            rest = range_all(self.there | (self.landed_id == 0), np.minimum(low, top), np.minimum(high, top))
             there = there | (self.overdue & rest)
         inputs.complete &= there
         if self.ids is not None:
-            if offered.busy.any():
-                inputs.busy |= range_any(offered.busy, low, high) & ~self.overdue
-            if offered.stuck.any():
-                inputs.stuck |= range_any(offered.stuck, low, high) & ~self.overdue
+            if self.busy.any():
+                inputs.busy |= range_any(self.busy, low, high) & ~self.overdue
+            if self.stuck.any():
+                inputs.stuck |= range_any(self.stuck, low, high) & ~self.overdue
             np.maximum(inputs.newest, range_max(self.ids, low, high), out=inputs.newest)
 
 

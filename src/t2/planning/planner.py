@@ -25,6 +25,7 @@ from t2.planning.inputs import (
     Settled,
     built_early,
     changes,
+    first_affected,
     inputs_of,
     patience_end,
     range_max,
@@ -59,12 +60,14 @@ class Kept:
     """One node's part of a plan: the same for as long as it is worked out from the same objects.
 
     `seen`: those objects. `code`: the id of the table's code version. `due`: when time alone changes the part
-    (epoch seconds). `outcome`, `changed` and `newest` are None for a source, and nobody may write to them.
+    (epoch seconds), `turn`: when it changes more than the next partition, which is then over. `outcome`,
+    `changed` and `newest` are None for a source, and nobody may write to them.
     """
 
     seen: tuple[object, ...]
     code: int
     due: float
+    turn: float
     offered: Settled
     outcome: NDArray[np.int8] | None = None
     changed: Bools | None = None
@@ -142,7 +145,9 @@ class _Tick:
         self.gates = Gates(project)
         self.before = before
         self.kept: dict[str, Kept] = {}
-        self.due: dict[str, float] = {}
+        self.due: dict[str, float] = {}  # when time alone changes a part
+        self.turn: dict[str, float] = {}  # when it changes more than the next partition
+        self.differs: dict[str, int] = {}  # from which partition on something is not as in the last plan
 
     def source(self, source: Source) -> None:
         """Take a source as it is: T2 does not build it."""
@@ -151,7 +156,8 @@ class _Tick:
         kept = self.before.get(source.key)
         if kept is None or not kept.holds((past,), UNKNOWN_CODE, self.epoch):
             settled = Settled(past, past.landed, busy=none, stuck=none, ready=none)
-            kept = Kept((past,), UNKNOWN_CODE, self._window_end(source), settled)
+            self.differs[source.key] = settled.differs_from(kept.offered) if kept else 0
+            kept = Kept((past,), UNKNOWN_CODE, self._window_end(source), np.inf, settled)
         self.kept[source.key] = kept
         self.settled[source.key] = self.outside[source.key] = kept.offered
         self.due[source.key] = kept.due
@@ -161,22 +167,28 @@ class _Tick:
         """Find the outcome of every partition of a table, as if there were room for all that is ready."""
         past = self.state.tables[table.key]
         wanted = self.state.wanted.get(table.key)
+        self.turn[table.key] = np.inf
         if wanted is not None:
-            self.due[table.key] = self._window_end(table)
             self._backfilled(table, past, wanted)
+            self.due[table.key] = min(self.turn[table.key], self._window_end(table))
             return
         seen, code = self._sees(table, past), self.state.code_id(table.code_version)
         kept = self.before.get(table.key)
         if seen is not None and kept is not None and kept.holds(seen, code, self.epoch):
             self._take_over(table, kept)
             return
-        self.due[table.key] = self._window_end(table)
-        self._work_out(table, past, kept)
+        start = self._first_affected(table, past, kept, seen, code) if kept and seen else 0
+        if kept and start:
+            self._work_out_rest(table, past, kept, start)
+        else:
+            self._work_out(table, past, kept)
+        self.due[table.key] = min(self.turn[table.key], self._window_end(table))
         if seen is not None:
             self.kept[table.key] = Kept(
                 seen,
                 code,
                 self.due[table.key],
+                self.turn[table.key],
                 self.settled[table.key],
                 self.outcomes[table.key],
                 self.stale[table.key],
@@ -185,11 +197,15 @@ class _Tick:
 
     def _sees(self, table: Table, past: TableState) -> tuple[object, ...] | None:
         """Return all that a table's part is worked out from, None if a failed check may bar named tables."""
-        keys = [upstream.key for upstream in table.upstreams if upstream.key != table.key]
-        keys += table.compares_with
+        keys = self._read_by(table)
         if past.barred or any(self.gates.bars(key) for key in keys):
             return None
         return (past, self.state.paused.get(table.key), *(self.outside[key] for key in keys))
+
+    @staticmethod
+    def _read_by(table: Table) -> list[str]:
+        keys = [upstream.key for upstream in table.upstreams if upstream.key != table.key]
+        return [*keys, *table.compares_with]
 
     def _take_over(self, table: Table, kept: Kept) -> None:
         self.kept[table.key] = kept
@@ -202,6 +218,61 @@ class _Tick:
         self.settled[table.key] = self.outside[table.key] = kept.offered
         self.due[table.key] = kept.due
 
+    def _first_affected(
+        self, table: Table, past: TableState, kept: Kept, seen: tuple[object, ...], code: int
+    ) -> int:
+        """Return the first partition that may not be as in the last plan; 0 where that is not known."""
+        plain = table.automation in ("eager", "manual") and not table.reads_itself
+        if not plain or table.partitioning is None or table.partitioning.open:
+            return 0
+        same = len(seen) == len(kept.seen) and code == kept.code and self.epoch < kept.turn
+        if not same or seen[1] is not None or kept.seen[1] is not None:
+            return 0
+        before = kept.offered.state
+        start = past.count if past is before else past.differs_from(before)
+        changed = {
+            key
+            for key, new, old in zip(self._read_by(table), seen[2:], kept.seen[2:], strict=True)
+            if new is not old
+        }
+        if changed.intersection(table.compares_with):
+            return 0
+        for upstream in table.upstreams:
+            if not upstream.required:
+                return 0
+            if upstream.key in changed and start:
+                since = self.differs.get(upstream.key, 0)
+                start = min(start, first_affected(self.project, table, upstream, since, past.count))
+        return min(start, before.count)
+
+    def _work_out_rest(self, table: Table, past: TableState, kept: Kept, start: int) -> None:
+        """Work out the partitions from a number on, and take over the others."""
+        assert kept.outcome is not None
+        assert kept.changed is not None
+        assert kept.newest is not None
+        self._wake(table, kept.turn)
+        rest = past.rest(start)
+        inputs = inputs_of(self.project, table, past.count, self.outside, self.now, start)
+        changed = self._changed(table, rest, inputs)
+        acts = np.full(rest.count, table.automation == "eager")
+        outcome = self._rules(table, rest, inputs, changed, acts)
+        settled = self._settled(table, rest, inputs, outcome, changed, acts).after(kept.offered, start, past)
+        self.outcomes[table.key] = np.concatenate([kept.outcome[:start], outcome])
+        self.stale[table.key] = np.concatenate([kept.changed[:start], changed])
+        self.newest[table.key] = np.concatenate([kept.newest[:start], inputs.newest])
+        self._offer(table, settled, kept, start)
+
+    def _offer(self, table: Table, settled: Settled, kept: Kept | None, start: int = 0) -> None:
+        """Let readers see a table; those of which it is the same as in the last plan can keep their parts."""
+        if kept is not None:
+            since = settled.differs_from(kept.offered, start)
+            same = since == len(settled.usable) == len(kept.offered.usable)
+            if same and settled.state is kept.offered.state:
+                settled = kept.offered
+            else:
+                self.differs[table.key] = since
+        self.settled[table.key] = self.outside[table.key] = settled
+
     def _work_out(self, table: Table, past: TableState, kept: Kept | None) -> None:
         inputs = self._inputs(table, past, self.outside, past.landed_id)
         changed = self._changed(table, past, inputs)
@@ -212,9 +283,7 @@ class _Tick:
             inputs.stuck &= acts
             in_order(table, past, inputs, outcome, changed)
         settled = self._settle(table, inputs, outcome, changed, acts)
-        if kept is not None and kept.offered.is_as(settled):
-            settled = kept.offered  # so that what reads the table can keep its part
-        self.settled[table.key] = self.outside[table.key] = settled
+        self._offer(table, settled, kept)
         self.gates.pass_on(table, past, settled.ready, settled.ready & (not table.reads_itself))
 
     def _backfilled(self, table: Table, past: TableState, wanted: Wanted) -> None:
@@ -347,15 +416,26 @@ class _Tick:
     def _settle(
         self, table: Table, inputs: Inputs, outcome: NDArray[np.int8], changed: Bools, acts: Bools
     ) -> Settled:
-        """Keep what a table's readers have to know of it; `acts`: it is built when it is ready."""
-        past = self.state.tables[table.key]
+        """Keep what was worked out, and return what readers have to know of it."""
+        self.outcomes[table.key] = outcome
+        self.stale[table.key] = changed
+        self.newest[table.key] = inputs.newest
+        return self._settled(table, self.state.tables[table.key], inputs, outcome, changed, acts)
+
+    @staticmethod
+    def _settled(
+        table: Table,
+        past: TableState,
+        inputs: Inputs,
+        outcome: NDArray[np.int8],
+        changed: Bools,
+        acts: Bools,
+    ) -> Settled:
+        """Return what a table's readers have to know of it; `acts`: it is built when it is ready."""
         acts = acts & (not table.is_view)
         busy = BUSY[outcome] | (inputs.busy & acts)
         stuck = (changed & (outcome == WAITING)) | (inputs.stuck & (outcome == LANDED))
         stuck &= acts & past.landed & ~busy
-        self.outcomes[table.key] = outcome
-        self.stale[table.key] = changed
-        self.newest[table.key] = inputs.newest
         return Settled(past, past.landed & ~busy & ~stuck, busy, stuck, outcome == READY)
 
     def _allowed(self, table: Table, past: TableState) -> Bools:
@@ -381,12 +461,12 @@ class _Tick:
 
     def _wake(self, table: Table, instant: float) -> None:
         """Plan again at an instant, in epoch seconds."""
-        self.due[table.key] = min(self.due[table.key], instant)
+        self.turn[table.key] = min(self.turn[table.key], instant)
 
     def _window_end(self, node: Table | Source) -> float:
         """Return when the next partition of a node is over, in epoch seconds."""
-        if node.partitioning is not None:
-            grid, count = Grid.of(node.partitioning), self.state.tables[node.key].count
-            if grid.total is None or count < grid.total:
-                return float(grid.boundaries(count + 1)[count + 1 - grid.open])
-        return np.inf
+        if node.partitioning is None:
+            return np.inf
+        grid, count = Grid.of(node.partitioning), self.state.tables[node.key].count
+        end = float(grid.boundaries(count)[count])
+        return end if grid.open and end > self.epoch else grid.next_change(count)

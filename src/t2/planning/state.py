@@ -6,8 +6,10 @@ The ledger fills these; the planner only reads them. Event ids are positions in 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from copy import copy
 from dataclasses import dataclass, field
 from enum import IntEnum
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -81,6 +83,24 @@ class TableState:
         """Number of partitions."""
         return len(self.landed_id)
 
+    def rest(self, start: int) -> TableState:
+        """Return the same of the partitions from a number on; the arrays are views."""
+        rest = copy(self)
+        for name in ARRAYS:
+            setattr(rest, name, getattr(self, name)[start:])
+        rest.barred = {key: failed[start:] for key, failed in self.barred.items()}
+        return rest
+
+    def differs_from(self, other: TableState) -> int:
+        """Return the first partition of which this and an earlier state say different things."""
+        length = min(self.count, other.count)
+        first = length
+        for name in ARRAYS:
+            mine, theirs = getattr(self, name), getattr(other, name)
+            if mine is not theirs:
+                first = first_difference(mine[:first], theirs[:first])
+        return first
+
     @property
     def shut(self) -> NDArray[np.bool_]:
         """Where a check failed that holds back some reader, or the checks never ran."""
@@ -93,6 +113,18 @@ class TableState:
     def landed(self) -> NDArray[np.bool_]:
         """Materialized, and no blocking check failed."""
         return (self.landed_id > 0) & ~self.blocked
+
+
+# The fields of a TableState that have one entry a partition.
+ARRAYS = tuple(name for name, value in vars(TableState.empty(0)).items() if isinstance(value, np.ndarray))
+
+
+def first_difference(one: NDArray[Any], other: NDArray[Any]) -> int:
+    """Return the first place where two arrays of one length differ, their length if nowhere; NaN is NaN."""
+    if one.dtype == np.float64:
+        one, other = one.view(np.int64), other.view(np.int64)
+    different = one != other
+    return int(np.argmax(different)) if different.any() else len(one)
 
 
 @dataclass(frozen=True)
