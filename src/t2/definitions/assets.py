@@ -16,7 +16,9 @@ from typing import Any
 import dagster as dg
 
 from t2.definitions._dagster.assets import Compute, assets_definition, quiet_preview_warnings
+from t2.definitions._dagster.automation import never
 from t2.definitions._dagster.tags import valid_tag_key
+from t2.definitions.evaluations import policy
 from t2.definitions.partitions import partition_mapping, partitions_def
 from t2.project.model import Column, Project, Source, Table, Test, Upstream
 
@@ -72,6 +74,7 @@ class Assets:
             owners=_owners(table.owners),
             tags=_tags(table.tags, ("dbt", self.project.adapter, table.materialized)),
             partitions_def=partitions_def(table.partitioning),
+            automation_condition=never(policy(table)),
         )
         return assets_definition(
             name=name,

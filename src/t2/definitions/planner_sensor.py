@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timezone
 from types import MappingProxyType
 
 import dagster as dg
 
+from t2.definitions._dagster.automation import AutomationSensor, KnownAssets, tick_id
 from t2.definitions._dagster.tags import PARTITION_RANGE_END_TAG, PARTITION_RANGE_START_TAG
+from t2.definitions.evaluations import Evaluations
 from t2.definitions.launches import Launches
 from t2.definitions.limits import limits
 from t2.definitions.partitions import partition_tags
@@ -32,7 +34,10 @@ POLL_SECONDS = 0.1
 
 
 class Planner:
-    """Plans whenever the event log has news or time alone changed something; keeps the arrays in between."""
+    """Plans whenever the event log has news or time alone changed something; keeps the arrays in between.
+
+    `tick`: the id of the sensor's tick in which it plans, None outside the daemon.
+    """
 
     def __init__(self, project: Project, ledger: Ledger) -> None:
         self.project = project
@@ -40,8 +45,10 @@ class Planner:
         self._launches = Launches(project, ledger)
         self._plan: Plan | None = None
         self._room: QueueRoom | None = None
-        self._asked = False  # whether something of the last plan was asked for
+        self._asked: list[Request] = []  # what was asked for of the last plan
         self._backfilled: set[str] = set()  # the tables that Dagster's own backfills build
+        self.tick: int | None = None
+        self._evaluations = Evaluations(project)
         self._next_daily = 0.0
         self._checked: set[str] = set()  # the daily checks that this process asked for
         self._daily = {node.key for node in project.nodes() if any(test.daily for test in node.tests)}
@@ -86,12 +93,12 @@ class Planner:
 
         What the queue has no room for is asked for when a run has ended, which is news.
         """
-        self._asked = False
+        self._asked = []
         if self._plan is None:
             return
         for request in packed(self.project, self._plan.requests):
             if self._room is None or self._room.take(request.priority):
-                self._asked = True
+                self._asked.append(request)
                 yield run_request(request, self._checks(request), self._limits(request))
         due, self._next_daily = daily_checks(self.project, self._plan.state, self._plan.now)
         fresh = [wanted for wanted in due if wanted.run_key not in self._checked]
@@ -100,6 +107,14 @@ class Planner:
             yield check_request(wanted)
         if len(fresh) > MAX_REQUESTS:
             self._next_daily = 0.0
+
+    def tell(self, instance: dg.DagsterInstance) -> None:
+        """Store what the last plan says of each table, where that changed, for Dagster's Automation tab.
+
+        After a tick that asks for runs it is time when the next one begins: the runs are not to wait for it.
+        """
+        if self._plan is not None and self.tick is not None:
+            self._evaluations.store(instance, self.tick, self._plan, self._asked)
 
     def _limits(self, request: Request) -> dict[str, str]:
         """Return the tags by which Dagster's backfills of the same tables wait for a run.
@@ -145,18 +160,13 @@ def planner_sensor(
     """Build the sensor `t2_planner`; it is running by default and looks at every table."""
     planners: dict[str, Planner] = {}
 
-    @dg.sensor(
-        name="t2_planner",
-        asset_selection=dg.AssetSelection.all(),
-        minimum_interval_seconds=1,
-        default_status=dg.DefaultSensorStatus.RUNNING,
-        description="Requests every partition whose inputs are ready, and no other.",
-    )
     def t2_planner(context: dg.SensorEvaluationContext) -> Iterator[dg.RunRequest | dg.SkipReason]:
         instance_id = str(context.instance_ref)
         if instance_id not in planners:
             planners[instance_id] = Planner(project, open_ledger(context.instance))
         planner = planners[instance_id]
+        planner.tell(context.instance)
+        planner.tick = tick_id(context)
         threads = bool(context.instance.get_sensor_settings().get("use_threads"))
         deadline = time.monotonic() + (PATIENCE_SECONDS if threads else 0.0)
         while True:
@@ -165,12 +175,26 @@ def planner_sensor(
             if requests:
                 yield from requests
                 return
+            planner.tell(context.instance)
             if time.monotonic() >= deadline:
                 yield dg.SkipReason("nothing to build")
                 return
             time.sleep(POLL_SECONDS)
 
-    return t2_planner
+    return AutomationSensor(
+        name="t2_planner",
+        evaluation_fn=t2_planner,
+        asset_selection=KnownAssets(
+            _asset_keys(project.tables), _asset_keys(project.tables, project.sources)
+        ),
+        minimum_interval_seconds=1,
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        description="Requests every partition whose inputs are ready, and no other.",
+    )
+
+
+def _asset_keys(*nodes: Iterable[str]) -> frozenset[dg.AssetKey]:
+    return frozenset(dg.AssetKey(key.split("/")) for keys in nodes for key in keys)
 
 
 def check_request(request: CheckRequest) -> dg.RunRequest:
