@@ -23,7 +23,7 @@ from tests.end_to_end.backfilled import (
 from tests.end_to_end.local import until
 
 # What an hour costs: for ever, seconds, a moment.
-LONG, MIDDLE, SHORT = 3000, 450, 1
+LONG, MIDDLE, SHORT = 3000, 560, 1
 FRESH = iter(hours(-CURRENT, 0))
 
 
